@@ -1,0 +1,1 @@
+//! The domain: agents and conversations as state machines, hosted by shard actors.

@@ -1,0 +1,1 @@
+//! Where an entity lives: shards and the region that reaches them.

@@ -1,0 +1,2 @@
+//! AgentChat server.
+fn main() {}
