@@ -1,1 +1,12 @@
-//! The domain: agents and conversations as state machines, hosted by shard actors.
+//! The domain: agents and conversations as state machines without I/O, hosted by one actor per shard.
+//!
+//! `agent` and `conversation` decide; `shard` activates, passivates and carries effects out; `domain` is the door for
+//! the gateway. Knows no JSON, no socket and no database driver.
+
+pub mod agent;
+pub mod api;
+pub mod conversation;
+pub mod domain;
+pub mod effects;
+pub mod limits;
+pub mod shard;

@@ -1,0 +1,183 @@
+//! Taking messages into the inbox and showing them to sockets.
+
+use schema::ids::{AgentId, ConversationId, Pos};
+use schema::rows::{
+    AgentConversationRow, ContactRow, DeliveryState, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
+};
+use schema::store::Write;
+
+use super::ops::Op;
+use super::{After, Agent, View};
+use crate::api::SessionId;
+use crate::conversation::events::{Delivery, PermitFacts};
+use crate::effects::{Effects, Read};
+
+impl Agent {
+    /// This agent's side of the gates for a message from `sender`.
+    pub(super) fn permit_facts(&self, sender: AgentId) -> PermitFacts {
+        PermitFacts {
+            handle: self.row.handle.clone(),
+            status: self.row.status,
+            blocks_sender: self.blocks.contains_key(&sender),
+            has_contact: self.contacts.contains_key(&sender),
+            inbox_mode: self.row.inbox_mode,
+            backlog: self.head.backlog,
+        }
+    }
+
+    pub(super) fn deliver(&mut self, now: Timestamp, delivery: Delivery, fx: &mut Effects) {
+        let conversation = delivery.message.conversation;
+        match self.views.get_mut(&conversation) {
+            Some(View::Known(_)) => self.take(now, &delivery),
+            Some(View::Loading(queue)) => queue.push(delivery),
+            None => {
+                self.views.insert(conversation, View::Loading(vec![delivery]));
+                fx.reads.push(self.view_read(conversation));
+            }
+        }
+    }
+
+    /// The stored view of a conversation arrived. One that is already known is newer than any that was read.
+    pub(super) fn view_found(
+        &mut self,
+        now: Timestamp,
+        conversation: ConversationId,
+        stored: Option<AgentConversationRow>,
+    ) {
+        if matches!(self.views.get(&conversation), Some(View::Known(_))) {
+            return;
+        }
+        if let Some(View::Loading(queue)) = self.views.insert(conversation, View::Known(stored.unwrap_or_default())) {
+            queue.iter().for_each(|delivery| self.take(now, delivery));
+        }
+    }
+
+    /// Takes a message whose view is known: repeats are dropped (A3), own ones echo, others get a position (A2).
+    fn take(&mut self, now: Timestamp, delivery: &Delivery) {
+        let message = &delivery.message;
+        let (conversation, seq) = (message.conversation, message.seq);
+        let Some(View::Known(view)) = self.views.get_mut(&conversation) else {
+            return;
+        };
+        if seq <= view.last_seq {
+            self.writer.then(After::Taken(conversation, seq));
+            return;
+        }
+        let own = message.sender == self.row.id;
+        let first_or_hidden = view.last_seq.0 == 0 || view.hidden;
+        (view.last_seq, view.hidden) = (seq, false);
+        if !own {
+            if view.unread == 0 {
+                view.oldest_unread = seq;
+            }
+            (view.unread, view.newest_unread) = (view.unread + 1, seq);
+        }
+        let view = *view;
+        if !own || first_or_hidden {
+            self.writer
+                .write(Write::AgentConversation(self.row.id, conversation, view));
+        }
+        if own {
+            self.take_own(delivery);
+        } else {
+            self.take_from_peer(delivery);
+        }
+        self.note_established(now, delivery);
+        self.writer.then(After::Taken(conversation, seq));
+    }
+
+    fn take_own(&mut self, delivery: &Delivery) {
+        let message = &delivery.message;
+        if delivery.cold {
+            self.sends.cold_stored(message.conversation, message.created_at);
+            self.writer
+                .write(Write::ColdThread(self.row.id, message.conversation, message.created_at));
+        }
+        self.writer.then(After::Echo(message.clone()));
+    }
+
+    fn take_from_peer(&mut self, delivery: &Delivery) {
+        let message: &std::sync::Arc<MessageRow> = &delivery.message;
+        let (agent, pos) = (self.row.id, self.head.last_pos.next());
+        self.head.last_pos = pos;
+        self.head.backlog += 1;
+        let receipt = ReceiptRow {
+            pos: Some(pos),
+            state: DeliveryState::Stored,
+            ..ReceiptRow::default()
+        };
+        self.writer.write(Write::Inbox(
+            agent,
+            InboxRow {
+                pos,
+                message: message.clone(),
+            },
+        ));
+        self.writer
+            .write(Write::Receipt(agent, message.conversation, message.seq, receipt));
+        self.writer.write(Write::InboxHead(agent, self.head));
+        self.writer.then(After::Release(pos, message.clone()));
+    }
+
+    /// The first reply makes contacts of both, and gives the opener its cold slot back.
+    fn note_established(&mut self, now: Timestamp, delivery: &Delivery) {
+        let Some(opener) = delivery.established else { return };
+        if opener == self.row.id {
+            self.sends.cold_answered(delivery.message.conversation);
+            self.writer
+                .write(Write::ColdThreadRemove(opener, delivery.message.conversation));
+        }
+        let (peer, handle) = delivery.peer.clone();
+        if !self.contacts.contains_key(&peer) && !self.blocks.contains_key(&peer) {
+            let contact = ContactRow {
+                agent: peer,
+                handle,
+                notes: None,
+                added_at: now,
+            };
+            self.writer.write(Write::Contact(self.row.id, contact.clone()));
+            self.contacts.insert(peer, contact);
+        }
+    }
+
+    /// Asks for the next page of every socket that lags and may be shown more.
+    pub(super) fn feed(&mut self, now: Timestamp, fx: &mut Effects) {
+        if self.row.paused == Pause::Full {
+            return;
+        }
+        for session in &mut self.sessions {
+            if let Some((cursor, limit)) = session.next_page(now, fx) {
+                self.pages_out += 1;
+                fx.reads
+                    .push(Read::InboxFor(self.row.id, session.id, cursor, self.released, limit));
+            }
+        }
+    }
+
+    pub(super) fn page_found(
+        &mut self,
+        session: SessionId,
+        rows: Vec<InboxRow>,
+        bounds: (Pos, usize),
+        fx: &mut Effects,
+    ) {
+        let (released, settled) = (self.released, &self.settled);
+        if let Some(session) = self.sessions.iter_mut().find(|other| other.id == session) {
+            session.page(rows, bounds, released, |pos| settled.contains(&pos), fx);
+        }
+        self.pages_out = self.pages_out.saturating_sub(1);
+        if self.pages_out == 0 {
+            self.settled.clear();
+        }
+    }
+
+    pub(super) fn written(&mut self, session: SessionId, frames: u32, through: Option<Pos>) {
+        let Some(session) = self.sessions.iter_mut().find(|other| other.id == session) else {
+            return;
+        };
+        let delivered = session.written(frames, through);
+        if !delivered.is_empty() {
+            self.ops.push_back(Op::Ack(delivered));
+        }
+    }
+}

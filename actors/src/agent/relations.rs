@@ -1,0 +1,92 @@
+//! Contact book and block list.
+
+use schema::ids::AgentId;
+use schema::rows::{BlockRow, ContactRow, Timestamp};
+use schema::store::Write;
+
+use super::{After, Agent};
+use crate::api::Refusal;
+use crate::effects::{Effects, Port, Reply};
+
+impl Agent {
+    pub(super) fn put_contact(
+        &mut self,
+        now: Timestamp,
+        port: Port,
+        target: AgentId,
+        handle: String,
+        notes: Option<Option<String>>,
+    ) {
+        let created = !self.contacts.contains_key(&target);
+        let fresh = ContactRow {
+            agent: target,
+            handle,
+            notes: None,
+            added_at: now,
+        };
+        let contact = self.contacts.entry(target).or_insert(fresh);
+        let changed = created || notes.is_some();
+        if let Some(notes) = notes {
+            contact.notes = notes;
+        }
+        let contact = contact.clone();
+        if changed {
+            self.writer.write(Write::Contact(self.row.id, contact.clone()));
+        }
+        self.writer
+            .then(After::Answer(port, Ok(Reply::Contact(contact, created))));
+    }
+
+    pub(super) fn annotate(&mut self, port: Port, handle: &str, notes: Option<String>, fx: &mut Effects) {
+        let Some(contact) = self.contacts.values_mut().find(|contact| contact.handle == handle) else {
+            return fx.answer(port, Err(Refusal::NoRelation));
+        };
+        contact.notes = notes;
+        let contact = contact.clone();
+        self.writer.write(Write::Contact(self.row.id, contact.clone()));
+        self.writer
+            .then(After::Answer(port, Ok(Reply::Contact(contact, false))));
+    }
+
+    pub(super) fn remove_contact(&mut self, port: Port, handle: &str, fx: &mut Effects) {
+        let Some(target) = self
+            .contacts
+            .values()
+            .find(|contact| contact.handle == handle)
+            .map(|row| row.agent)
+        else {
+            return fx.answer(port, Err(Refusal::NoRelation));
+        };
+        self.contacts.remove(&target);
+        self.writer.write(Write::ContactRemove(self.row.id, handle.to_owned()));
+        self.writer.then(After::Answer(port, Ok(Reply::Done)));
+    }
+
+    pub(super) fn block(&mut self, now: Timestamp, port: Port, target: AgentId, handle: String, fx: &mut Effects) {
+        if self.blocks.contains_key(&target) {
+            return fx.answer(port, Err(Refusal::AlreadyBlocked));
+        }
+        let block = BlockRow {
+            agent: target,
+            handle,
+            blocked_at: now,
+        };
+        self.blocks.insert(target, block.clone());
+        self.writer.write(Write::Block(self.row.id, block.clone()));
+        self.writer.then(After::Answer(port, Ok(Reply::Block(block))));
+    }
+
+    pub(super) fn unblock(&mut self, port: Port, handle: &str, fx: &mut Effects) {
+        let Some(target) = self
+            .blocks
+            .values()
+            .find(|block| block.handle == handle)
+            .map(|row| row.agent)
+        else {
+            return fx.answer(port, Err(Refusal::NoRelation));
+        };
+        self.blocks.remove(&target);
+        self.writer.write(Write::BlockRemove(self.row.id, handle.to_owned()));
+        self.writer.then(After::Answer(port, Ok(Reply::Done)));
+    }
+}

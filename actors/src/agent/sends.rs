@@ -1,0 +1,214 @@
+//! Own sends under way, and the allowances they use.
+//!
+//! B1  One entry per `client_msg_id`: repeats while it is under way wait for the same outcome (contract S5).
+//! B2  A cold slot is reserved while a send to a fresh conversation is under way and kept only if the message turned
+//!     out cold; slots fall due after 24 h.
+
+use std::collections::HashMap;
+
+use schema::ids::{AgentId, ConversationId};
+use schema::rows::{MessageRow, Pause, Timestamp};
+
+use super::Agent;
+use crate::api::{Draft, Refusal, Sent, Target};
+use crate::conversation::events::{ConversationEvent, Outcome, SenderFacts, Settled};
+use crate::effects::{Effects, Event, Port, Read, Reply};
+use crate::limits::{Bucket, COLD_WINDOW_MS, SEND_FORGET_MS};
+
+/// A send as the gateway handed it over.
+#[derive(Debug)]
+pub(super) struct OutgoingSend {
+    ports: Vec<Port>,
+    target: Target,
+    draft: Draft,
+    since: Timestamp,
+    /// What to answer unless the key was stored before.
+    refusal: Option<Refusal>,
+    /// Holds a cold slot (B2).
+    reserved: bool,
+}
+
+impl OutgoingSend {
+    pub(super) fn new(port: Port, target: Target, draft: Draft, now: Timestamp) -> Self {
+        Self {
+            ports: vec![port],
+            target,
+            draft,
+            since: now,
+            refusal: None,
+            reserved: false,
+        }
+    }
+}
+
+/// The send side of one agent.
+#[derive(Debug)]
+pub(super) struct Sends {
+    rate: Bucket,
+    under_way: HashMap<String, OutgoingSend>,
+    cold: Vec<(ConversationId, Timestamp)>,
+    reserved: usize,
+}
+
+impl Sends {
+    pub(super) fn new(cold: Vec<(ConversationId, Timestamp)>) -> Self {
+        Self {
+            rate: Bucket::default(),
+            under_way: HashMap::new(),
+            cold,
+            reserved: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    pub(super) fn cold_stored(&mut self, conversation: ConversationId, at: Timestamp) {
+        if !self.cold.iter().any(|(other, _)| *other == conversation) {
+            self.cold.push((conversation, at));
+        }
+    }
+
+    pub(super) fn cold_answered(&mut self, conversation: ConversationId) {
+        self.cold.retain(|(other, _)| *other != conversation);
+    }
+
+    /// Drops sends that nobody settled; their requests have long been answered by their deadline.
+    pub(super) fn forget(&mut self, now: Timestamp) {
+        let lost = self
+            .under_way
+            .extract_if(|_, send| now.ms_since(send.since) >= SEND_FORGET_MS);
+        self.reserved -= lost.filter(|(_, send)| send.reserved).count();
+    }
+
+    fn cold_slot(&self, now: Timestamp, limit: Option<u32>) -> Result<(), u64> {
+        let Some(limit) = limit else { return Ok(()) };
+        let counted = self
+            .cold
+            .iter()
+            .map(|(_, at)| *at)
+            .filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
+        if counted.clone().count() + self.reserved < limit as usize {
+            return Ok(());
+        }
+        Err(counted
+            .min()
+            .map_or(1_000, |oldest| oldest.plus_ms(COLD_WINDOW_MS).ms_since(now))
+            .max(1_000))
+    }
+}
+
+impl Agent {
+    pub(super) fn send(&mut self, now: Timestamp, mut send: OutgoingSend, fx: &mut Effects) {
+        let key = send.draft.client_msg_id.clone();
+        if let Some(under_way) = self.sends.under_way.get_mut(&key) {
+            under_way.ports.append(&mut send.ports);
+            if now.ms_since(under_way.since) < crate::limits::REDELIVER_MS {
+                return;
+            }
+            // The first attempt may have been lost with its conversation's shard: ask again (L2 drops a repeat).
+            under_way.since = now;
+        } else {
+            self.sends.under_way.insert(key.clone(), send);
+        }
+        fx.wake(now.plus_ms(SEND_FORGET_MS));
+        self.forward(now, &key, fx);
+    }
+
+    fn forward(&mut self, now: Timestamp, key: &str, fx: &mut Effects) {
+        let Some(send) = self.sends.under_way.get(key) else {
+            return;
+        };
+        match send.target {
+            Target::Agent(peer) if peer == self.row.id => self.refuse_unless_replayed(key, Refusal::SelfTarget, fx),
+            Target::Agent(peer) => self.forward_to(now, key, peer, fx),
+            Target::UnknownAgent => self.refuse_unless_replayed(key, Refusal::AgentNotFound, fx),
+            Target::Conversation(conversation) => {
+                let event = ConversationEvent::Locate {
+                    sender: self.row.id,
+                    client_msg_id: key.to_owned(),
+                };
+                fx.tells.push(Event::Conversation(conversation, event));
+            }
+        }
+    }
+
+    pub(super) fn located(&mut self, now: Timestamp, key: String, peer: Option<AgentId>, fx: &mut Effects) {
+        match peer {
+            Some(peer) => self.forward_to(now, &key, peer, fx),
+            None => self.refuse_unless_replayed(&key, Refusal::ConversationNotFound, fx),
+        }
+    }
+
+    fn forward_to(&mut self, now: Timestamp, key: &str, peer: AgentId, fx: &mut Effects) {
+        let cold_slot = self.sends.cold_slot(now, self.limits.cold_threads);
+        let rate = self.sends.rate.take(now, self.limits.sends_per_second);
+        let Some(send) = self.sends.under_way.get_mut(key) else {
+            return;
+        };
+        if cold_slot.is_ok() && !send.reserved {
+            send.reserved = true;
+            self.sends.reserved += 1;
+        }
+        let sender = SenderFacts {
+            agent: self.row.id,
+            handle: self.row.handle.clone(),
+            status: self.row.status,
+            paused: self.row.paused,
+            is_system: self.row.is_system,
+            blocks_peer: self.blocks.contains_key(&peer),
+            cold_slot,
+            rate,
+        };
+        let conversation = ConversationId::direct(self.row.id, peer);
+        let draft = Box::new(send.draft.clone());
+        fx.tells.push(Event::Conversation(
+            conversation,
+            ConversationEvent::Send {
+                sender: Box::new(sender),
+                peer,
+                draft,
+            },
+        ));
+    }
+
+    /// No conversation will judge this send; the replay record still comes first (contract S5).
+    fn refuse_unless_replayed(&mut self, key: &str, refusal: Refusal, fx: &mut Effects) {
+        if let Some(send) = self.sends.under_way.get_mut(key) {
+            let paused = self.row.paused != Pause::None;
+            send.refusal = Some(if paused { Refusal::PausedByOwner } else { refusal });
+            fx.reads.push(Read::Replay(self.row.id, key.to_owned()));
+        }
+    }
+
+    pub(super) fn replay_found(&mut self, key: &str, found: Option<std::sync::Arc<MessageRow>>, fx: &mut Effects) {
+        let refusal = self.sends.under_way.get(key).and_then(|send| send.refusal.clone());
+        let outcome = match (found, refusal) {
+            (Some(message), _) => Ok(Settled {
+                message,
+                replayed: true,
+                backlog: None,
+            }),
+            (None, Some(refusal)) => Err(refusal),
+            (None, None) => return,
+        };
+        self.send_settled(key, outcome, fx);
+    }
+
+    pub(super) fn send_settled(&mut self, key: &str, outcome: Outcome, fx: &mut Effects) {
+        let Some(send) = self.sends.under_way.remove(key) else {
+            return;
+        };
+        self.sends.reserved -= usize::from(send.reserved);
+        let warn = self.limits.backlog_warn;
+        let reply = outcome.map(|settled| Sent {
+            message: settled.message,
+            replayed: settled.replayed,
+            backlog: settled.backlog.filter(|(_, count)| *count >= warn),
+        });
+        for port in send.ports {
+            fx.answer(port, reply.clone().map(Reply::Sent));
+        }
+    }
+}

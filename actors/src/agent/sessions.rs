@@ -1,0 +1,202 @@
+//! The sockets of one agent and what each has been shown.
+//!
+//! ```text
+//!   Pos    1 ...... cursor | cursor+1 ...... released | in flight
+//!          offered on this |  lagging: fed from the   | not durable: shown to nobody
+//!          socket          |  store, page by page     |
+//! ```
+//! S3  A socket is shown positions in increasing order. Live rows go straight to a socket only while it lags behind
+//!     nothing; otherwise they wait in the store like the rest of the backlog.
+//! S4  An echo keeps its place among the deliveries: on a lagging socket it waits until those before it were shown.
+//! S15 Nothing is dropped for a full window: it stays stored, and the socket lags.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use schema::ids::{MessageId, Pos};
+use schema::rows::{InboxRow, MessageRow, Timestamp};
+
+use crate::api::{AckMode, CloseReason, SessionId, ToSession};
+use crate::effects::Effects;
+use crate::limits::{ECHOES_MAX, FEED_PAGE, STALL_MS, UNWRITTEN_MAX};
+
+/// One socket.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    mode: AckMode,
+    /// Everything at or below was offered (or needs no offer).
+    cursor: Pos,
+    lagging: bool,
+    reading: bool,
+    unwritten: u32,
+    /// Shown and not yet settled, in order.
+    open: VecDeque<(Pos, MessageId)>,
+    /// Frames beyond the window that stalls let through.
+    bonus: u32,
+    full_since: Option<Timestamp>,
+    /// Own messages that wait for the position they follow.
+    echoes: VecDeque<(Pos, Arc<MessageRow>)>,
+}
+
+impl Session {
+    /// A fresh socket: lags behind everything stored.
+    pub(super) fn new(id: SessionId, mode: AckMode) -> Self {
+        Self {
+            id,
+            mode,
+            cursor: Pos(0),
+            lagging: true,
+            reading: false,
+            unwritten: 0,
+            open: VecDeque::new(),
+            bonus: 0,
+            full_since: None,
+            echoes: VecDeque::new(),
+        }
+    }
+
+    fn credit(&self) -> usize {
+        let unwritten = UNWRITTEN_MAX.saturating_sub(self.unwritten) as usize;
+        match self.mode {
+            AckMode::Explicit { window } => {
+                unwritten.min(((window + self.bonus) as usize).saturating_sub(self.open.len()))
+            }
+            AckMode::OnWrite => unwritten,
+        }
+    }
+
+    /// A delivery became durable.
+    pub(super) fn release(&mut self, pos: Pos, message: &Arc<MessageRow>, now: Timestamp, fx: &mut Effects) {
+        if self.lagging || self.credit() == 0 {
+            self.lagging = true;
+            self.watch_stall(now, fx);
+            return;
+        }
+        self.show(pos, message, false, fx);
+    }
+
+    /// An own message became durable, after everything through `after` was released.
+    pub(super) fn echo(&mut self, after: Pos, message: &Arc<MessageRow>, fx: &mut Effects) {
+        if !self.lagging && self.unwritten < UNWRITTEN_MAX {
+            self.push_echo(message, fx);
+        } else if self.echoes.len() < ECHOES_MAX {
+            self.lagging = true;
+            self.echoes.push_back((after, Arc::clone(message)));
+        } else {
+            fx.pushes.push((self.id, ToSession::Close(CloseReason::SlowConsumer)));
+        }
+    }
+
+    /// What to read next for this socket, if it lags and may be shown more.
+    pub(super) fn next_page(&mut self, now: Timestamp, fx: &mut Effects) -> Option<(Pos, usize)> {
+        if !self.lagging || self.reading {
+            return None;
+        }
+        let credit = self.credit().min(FEED_PAGE);
+        if credit == 0 {
+            self.watch_stall(now, fx);
+            return None;
+        }
+        self.reading = true;
+        Some((self.cursor, credit))
+    }
+
+    /// A page read through `through` arrived; `settled` tells rows that were acked meanwhile.
+    pub(super) fn page(
+        &mut self,
+        rows: Vec<InboxRow>,
+        (through, limit): (Pos, usize),
+        released: Pos,
+        settled: impl Fn(Pos) -> bool,
+        fx: &mut Effects,
+    ) {
+        self.reading = false;
+        let complete = rows.len() < limit;
+        for row in rows {
+            self.flush_echoes(row.pos, fx);
+            if row.pos > self.cursor && !settled(row.pos) {
+                self.show(row.pos, &row.message, true, fx);
+            }
+            self.cursor = self.cursor.max(row.pos);
+        }
+        if complete {
+            self.cursor = self.cursor.max(through);
+            self.flush_echoes(through.next(), fx);
+            self.lagging = through < released || !self.echoes.is_empty();
+        }
+    }
+
+    /// The page could not be read; it is asked for again.
+    fn flush_echoes(&mut self, before: Pos, fx: &mut Effects) {
+        while self.echoes.front().is_some_and(|(after, _)| *after < before) {
+            if let Some((_, message)) = self.echoes.pop_front() {
+                self.push_echo(&message, fx);
+            }
+        }
+    }
+
+    fn push_echo(&mut self, message: &Arc<MessageRow>, fx: &mut Effects) {
+        self.unwritten += 1;
+        fx.pushes.push((self.id, frame(message, None, false)));
+    }
+
+    fn show(&mut self, pos: Pos, message: &Arc<MessageRow>, drained: bool, fx: &mut Effects) {
+        debug_assert!(pos > self.cursor, "S3 {pos:?} after {:?}", self.cursor);
+        self.cursor = pos;
+        self.unwritten += 1;
+        self.open.push_back((
+            pos,
+            MessageId {
+                conversation: message.conversation,
+                seq: message.seq,
+            },
+        ));
+        fx.pushes.push((self.id, frame(message, Some(pos), drained)));
+    }
+
+    /// Frames reached the transport; returns what a socket without acks has thereby delivered.
+    pub(super) fn written(&mut self, frames: u32, through: Option<Pos>) -> Vec<MessageId> {
+        self.unwritten = self.unwritten.saturating_sub(frames);
+        let mut delivered = Vec::new();
+        if let (AckMode::OnWrite, Some(through)) = (self.mode, through) {
+            while self.open.front().is_some_and(|(pos, _)| *pos <= through) {
+                delivered.extend(self.open.pop_front().map(|(_, message)| message));
+            }
+        }
+        delivered
+    }
+
+    /// A delivery left the backlog, by whatever way: its place in the window is free.
+    pub(super) fn settled(&mut self, pos: Pos) {
+        if let Ok(at) = self.open.binary_search_by_key(&pos, |(pos, _)| *pos) {
+            self.open.remove(at);
+            (self.full_since, self.bonus) = (None, self.bonus.min(self.open.len() as u32));
+        }
+    }
+
+    /// Lets one frame through when the window has been full for too long.
+    pub(super) fn unstall(&mut self, now: Timestamp) {
+        if self.full_since.is_some_and(|since| now.ms_since(since) >= STALL_MS) {
+            self.bonus += 1;
+            self.full_since = None;
+        }
+    }
+
+    fn watch_stall(&mut self, now: Timestamp, fx: &mut Effects) {
+        if matches!(self.mode, AckMode::Explicit { .. }) && !self.open.is_empty() && self.credit() == 0 {
+            let since = *self.full_since.get_or_insert(now);
+            fx.wake(since.plus_ms(STALL_MS));
+        }
+    }
+}
+
+fn frame(message: &Arc<MessageRow>, pos: Option<Pos>, drained: bool) -> ToSession {
+    ToSession::Message {
+        message: Arc::clone(message),
+        pos,
+        drained,
+        sender_display_name: None,
+        sender_is_system: false,
+    }
+}

@@ -1,0 +1,132 @@
+//! What can happen to a conversation.
+
+use std::sync::Arc;
+
+use schema::ids::{AgentId, Seq};
+use schema::rows::{AgentStatus, Audience, MessageRow, Pause};
+
+use crate::api::{Draft, Refusal};
+use crate::effects::{Found, Port, Stored};
+
+/// What the sender's agent knows and the gates need. Taken when the send leaves the sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SenderFacts {
+    /// Sender.
+    pub agent: AgentId,
+    /// Its handle.
+    pub handle: String,
+    /// Account state.
+    pub status: AgentStatus,
+    /// Owner pause.
+    pub paused: Pause,
+    /// Platform-owned.
+    pub is_system: bool,
+    /// It blocks the peer.
+    pub blocks_peer: bool,
+    /// `Err`: no cold slot; wait so many milliseconds.
+    pub cold_slot: Result<(), u64>,
+    /// `Err`: over the send rate; wait so many milliseconds.
+    pub rate: Result<(), u64>,
+}
+
+/// What the recipient's agent says about taking a message from this sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermitFacts {
+    /// Recipient's handle.
+    pub handle: String,
+    /// Account state.
+    pub status: AgentStatus,
+    /// It blocks the sender.
+    pub blocks_sender: bool,
+    /// The sender is in its book.
+    pub has_contact: bool,
+    /// Who may start a conversation with it.
+    pub inbox_mode: Audience,
+    /// Waiting deliveries.
+    pub backlog: u32,
+}
+
+/// What can happen to one conversation.
+#[derive(Debug)]
+pub enum ConversationEvent {
+    /// A member, or for a new pair its opener, wants to write.
+    Send {
+        /// The sender's side of the gates.
+        sender: Box<SenderFacts>,
+        /// The other member of a direct conversation.
+        peer: AgentId,
+        /// The message.
+        draft: Box<Draft>,
+    },
+    /// A send that names this conversation: who is the other member?
+    Locate {
+        /// Who asks.
+        sender: AgentId,
+        /// To be answered by the sender's agent.
+        client_msg_id: String,
+    },
+    /// Recipient's side of the gates, for the draft with this deduplication key.
+    Permit {
+        /// Sender of the draft.
+        sender: AgentId,
+        /// Its key.
+        client_msg_id: String,
+        /// `None`: no such agent.
+        facts: Option<Box<PermitFacts>>,
+    },
+    /// A member has durably taken this message (or needed to write nothing).
+    Taken {
+        /// Which member.
+        agent: AgentId,
+        /// Which message.
+        seq: Seq,
+        /// Its backlog now.
+        backlog: u32,
+    },
+    /// A request for the caller's view.
+    View(Port, AgentId),
+    /// A member types.
+    Typing {
+        /// Who.
+        sender: AgentId,
+        /// Its handle.
+        handle: String,
+        /// Start or stop.
+        start: bool,
+    },
+    /// The batch in flight has this outcome.
+    Stored(Stored),
+    /// A read came back.
+    Found(Found),
+    /// A wish to be woken came due.
+    Wake,
+}
+
+/// A message on its way to one member.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The message.
+    pub message: Arc<MessageRow>,
+    /// The other member of a direct conversation, as the addressee sees it.
+    pub peer: (AgentId, String),
+    /// It is the sender's outstanding cold message.
+    pub cold: bool,
+    /// The thread is established with this message; who opened it.
+    pub established: Option<AgentId>,
+    /// Sender is platform-owned.
+    pub sender_is_system: bool,
+}
+
+/// How a send ended, for the sender's agent.
+pub type Outcome = Result<Settled, Refusal>;
+
+/// An accepted send.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The message.
+    pub message: Arc<MessageRow>,
+    /// It had been stored before.
+    pub replayed: bool,
+    /// Recipient's handle and backlog.
+    pub backlog: Option<(String, u32)>,
+}

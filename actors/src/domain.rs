@@ -1,0 +1,325 @@
+//! The door to the domain: requests in, answers out, each with a deadline.
+//!
+//! D1  A request is admitted against its shard's limit before anything happens, and answered within its deadline.
+//! D2  `Unavailable` before admission means that nothing happened; `TimedOut` means that the outcome is unknown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::region::Region;
+use cluster::shard::SHARDS_DEFAULT;
+use ractor::{Actor, ActorRef};
+use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, Pos, Seq};
+use schema::rows::{AgentRow, AgentStatus, BlockRow, ContactRow, ReceiptRow};
+use schema::store::Store;
+use tokio::sync::mpsc;
+
+use crate::agent::events::{AgentEvent, AgentRequest};
+use crate::api::{
+    AckMode, CallerView, CloseReason, ConversationView, Credential, Draft, InboxView, ProfilePatch, Refusal, Sent,
+    SessionId, Target, ToSession,
+};
+use crate::conversation::events::ConversationEvent;
+use crate::effects::{Event, Port, Reply};
+use crate::limits::Limits;
+use crate::shard::host::{Node, Ports, Sessions};
+use crate::shard::supervisor::{Nothing, Supervisor};
+
+/// A request is answered within this, or with `TimedOut`. Below the clients' own 30 s.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Unanswered requests that one shard admits.
+const ADMIT_PER_SHARD: usize = 4_096;
+/// Frames that wait for one socket; the contract's number.
+const SESSION_QUEUE: usize = 1_024;
+
+/// How the domain is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct DomainOptions {
+    /// Numbers of the contract, or none.
+    pub limits: Limits,
+    /// Shards of this deployment; a power of two, fixed for good.
+    pub shards: u32,
+}
+
+impl Default for DomainOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            shards: SHARDS_DEFAULT,
+        }
+    }
+}
+
+/// The actors could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("shards did not start: {0}")]
+pub struct StartError(String);
+
+/// Handle to all entities. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Domain {
+    node: Arc<Node>,
+    supervisor: ActorRef<Nothing>,
+}
+
+macro_rules! expect_reply {
+    ($reply:expr, $pattern:pat => $value:expr) => {
+        match $reply {
+            $pattern => Ok($value),
+            other => {
+                debug_assert!(false, "an answer to another question: {other:?}");
+                Err(Refusal::Unavailable)
+            }
+        }
+    };
+}
+
+impl Domain {
+    /// Starts supervisor and shards on the current runtime.
+    pub async fn start(store: Arc<dyn Store>, options: DomainOptions) -> Result<Self, StartError> {
+        let node = Arc::new(Node {
+            store,
+            region: Region::new(options.shards, ADMIT_PER_SHARD),
+            ports: Ports::default(),
+            sessions: Sessions::default(),
+            limits: options.limits,
+        });
+        let started = Actor::spawn(None, Supervisor, Arc::clone(&node)).await;
+        let (supervisor, _) = started.map_err(|error| StartError(error.to_string()))?;
+        Ok(Self { node, supervisor })
+    }
+
+    /// The rows, for reads inside the bounds that an entity gave.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.node.store
+    }
+
+    async fn ask(&self, event: impl FnOnce(Port) -> Event) -> Result<Reply, Refusal> {
+        let (port, answer) = self.node.ports.open();
+        let event = event(port);
+        let shard = self.node.region.shard_of(event.to().key());
+        let refused = match self.node.region.admit(shard) {
+            Ok(permit) => self
+                .node
+                .region
+                .post(shard, crate::shard::ShardEvent::Entity(event))
+                .map(|()| permit),
+            Err(refused) => Err(refused),
+        };
+        let Ok(_permit) = refused else {
+            self.node.ports.close(port);
+            return Err(Refusal::Unavailable);
+        };
+        match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) | Err(_) => {
+                self.node.ports.close(port);
+                Err(Refusal::TimedOut)
+            }
+        }
+    }
+
+    async fn ask_agent(&self, agent: AgentId, request: AgentRequest) -> Result<Reply, Refusal> {
+        self.ask(|port| Event::Agent(agent, AgentEvent::Request(port, request)))
+            .await
+    }
+
+    fn tell_agent(&self, agent: AgentId, event: AgentEvent) {
+        self.node.tell(Event::Agent(agent, event));
+    }
+
+    /// Checks the key against the current one and charges one request. Suspended accounts are returned as well.
+    pub async fn admit(&self, who: Credential) -> Result<CallerView, Refusal> {
+        let reply = self.ask_agent(who.agent, AgentRequest::Admit(who.key)).await?;
+        expect_reply!(reply, Reply::Caller(view) => view)
+    }
+
+    /// Sends a message.
+    pub async fn send(&self, sender: AgentId, target: Target, draft: Draft) -> Result<Sent, Refusal> {
+        let reply = self
+            .ask_agent(sender, AgentRequest::Send(target, Box::new(draft)))
+            .await?;
+        expect_reply!(reply, Reply::Sent(sent) => sent)
+    }
+
+    /// Changes profile and settings.
+    pub async fn update_profile(&self, agent: AgentId, patch: ProfilePatch) -> Result<Arc<AgentRow>, Refusal> {
+        let reply = self
+            .ask_agent(agent, AgentRequest::UpdateProfile(Box::new(patch)))
+            .await?;
+        expect_reply!(reply, Reply::Account(row) => row)
+    }
+
+    /// Replaces the key: the old one is dead when this returns, and every socket is told to close.
+    pub async fn replace_key(&self, agent: AgentId, key: KeyHash) -> Result<Arc<AgentRow>, Refusal> {
+        let reply = self.ask_agent(agent, AgentRequest::ReplaceKey(key)).await?;
+        expect_reply!(reply, Reply::Account(row) => row)
+    }
+
+    /// Deletes an account and frees its email's live slot.
+    pub async fn delete_agent(&self, agent: AgentId) -> Result<(), Refusal> {
+        let reply = self.ask_agent(agent, AgentRequest::Delete).await?;
+        let row = expect_reply!(reply, Reply::Account(row) => row)?;
+        self.node
+            .store
+            .release_email(&row.email, agent)
+            .await
+            .map_err(|_| Refusal::TimedOut)
+    }
+
+    async fn live_target(&self, agent: AgentId, target: AgentId) -> Result<AgentRow, Refusal> {
+        if agent == target {
+            return Err(Refusal::SelfTarget);
+        }
+        let row = self.node.store.agent(target).await.map_err(|_| Refusal::Unavailable)?;
+        row.filter(|row| row.status != AgentStatus::Deleted)
+            .ok_or(Refusal::AgentNotFound)
+    }
+
+    /// Adds a contact, or overwrites its notes if given; `true` when it is new.
+    pub async fn put_contact(
+        &self,
+        agent: AgentId,
+        target: AgentId,
+        notes: Option<Option<String>>,
+    ) -> Result<(ContactRow, bool), Refusal> {
+        let handle = self.live_target(agent, target).await?.handle;
+        let reply = self
+            .ask_agent(agent, AgentRequest::PutContact { target, handle, notes })
+            .await?;
+        expect_reply!(reply, Reply::Contact(contact, created) => (contact, created))
+    }
+
+    /// Changes the notes of a contact.
+    pub async fn annotate_contact(
+        &self,
+        agent: AgentId,
+        handle: String,
+        notes: Option<String>,
+    ) -> Result<ContactRow, Refusal> {
+        let reply = self.ask_agent(agent, AgentRequest::Annotate(handle, notes)).await?;
+        expect_reply!(reply, Reply::Contact(contact, _) => contact)
+    }
+
+    /// Removes a contact.
+    pub async fn remove_contact(&self, agent: AgentId, handle: String) -> Result<(), Refusal> {
+        self.ask_agent(agent, AgentRequest::RemoveContact(handle))
+            .await
+            .map(drop)
+    }
+
+    /// Blocks an agent.
+    pub async fn block(&self, agent: AgentId, target: AgentId) -> Result<BlockRow, Refusal> {
+        let row = self.live_target(agent, target).await?;
+        if row.is_system {
+            return Err(Refusal::SystemAgentProtected);
+        }
+        let reply = self.ask_agent(agent, AgentRequest::Block(target, row.handle)).await?;
+        expect_reply!(reply, Reply::Block(block) => block)
+    }
+
+    /// Ends a block.
+    pub async fn unblock(&self, agent: AgentId, handle: String) -> Result<(), Refusal> {
+        self.ask_agent(agent, AgentRequest::Unblock(handle)).await.map(drop)
+    }
+
+    /// What `caller` may read of a conversation.
+    pub async fn conversation(&self, id: ConversationId, caller: AgentId) -> Result<ConversationView, Refusal> {
+        let reply = self
+            .ask(|port| Event::Conversation(id, ConversationEvent::View(port, caller)))
+            .await?;
+        expect_reply!(reply, Reply::Conversation(view) => *view)
+    }
+
+    /// What an agent may read of its inbox.
+    pub async fn inbox(&self, agent: AgentId) -> Result<InboxView, Refusal> {
+        let reply = self.ask_agent(agent, AgentRequest::Inbox).await?;
+        expect_reply!(reply, Reply::Inbox(view) => view)
+    }
+
+    /// Acknowledges everything at or before `pos`; how many deliveries that moved.
+    pub async fn ack_through(&self, agent: AgentId, pos: Pos) -> Result<u32, Refusal> {
+        let reply = self.ask_agent(agent, AgentRequest::AckThrough(pos)).await?;
+        expect_reply!(reply, Reply::Acked(count) => count)
+    }
+
+    /// Marks one received, visible message read.
+    pub async fn mark_read(&self, agent: AgentId, message: MessageId) -> Result<ReceiptRow, Refusal> {
+        let reply = self.ask_agent(agent, AgentRequest::MarkRead(message)).await?;
+        expect_reply!(reply, Reply::Receipt(receipt) => receipt)
+    }
+
+    /// Hides one visible message.
+    pub async fn hide_message(&self, agent: AgentId, message: MessageId) -> Result<(), Refusal> {
+        self.ask_agent(agent, AgentRequest::HideMessage(message))
+            .await
+            .map(drop)
+    }
+
+    /// Hides a conversation from the caller's list.
+    pub async fn hide_conversation(&self, agent: AgentId, id: ConversationId) -> Result<(), Refusal> {
+        self.ask_agent(agent, AgentRequest::HideConversation(id))
+            .await
+            .map(drop)
+    }
+
+    /// A socket acknowledged a message.
+    pub fn ack(&self, agent: AgentId, message: MessageId) {
+        self.tell_agent(agent, AgentEvent::Ack(message));
+    }
+
+    /// A socket marked everything up to a seq read.
+    pub fn read_through(&self, agent: AgentId, id: ConversationId, through: Seq) {
+        self.tell_agent(agent, AgentEvent::ReadThrough(id, through));
+    }
+
+    /// A socket types.
+    pub fn typing(&self, agent: AgentId, id: ConversationId, start: bool) {
+        self.tell_agent(agent, AgentEvent::Typing(id, start));
+    }
+
+    /// Registers a socket. Frames arrive on the receiver; its end means that the socket has to close with 1013.
+    pub async fn attach(
+        &self,
+        who: Credential,
+        mode: AckMode,
+    ) -> Result<(SessionId, mpsc::Receiver<ToSession>, CallerView), Refusal> {
+        let (session, frames) = self.node.sessions.open(SESSION_QUEUE);
+        let reply = self
+            .ask_agent(who.agent, AgentRequest::Attach(who.key, session, mode))
+            .await;
+        let view = reply.and_then(|reply| expect_reply!(reply, Reply::Caller(view) => view));
+        match view {
+            Ok(view) => Ok((session, frames, view)),
+            Err(refusal) => {
+                self.detach(who.agent, session);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// A socket is gone.
+    pub fn detach(&self, agent: AgentId, session: SessionId) {
+        self.node.sessions.close(session);
+        self.tell_agent(agent, AgentEvent::Detach(session));
+    }
+
+    /// A socket wrote `frames` more frames, the last delivery among them at `through`.
+    pub fn written(&self, agent: AgentId, session: SessionId, frames: u32, through: Option<Pos>) {
+        self.tell_agent(agent, AgentEvent::Written(session, frames, through));
+    }
+
+    /// Whether requests can be served now.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.node.store.ready().await.map_err(|error| error.to_string())
+    }
+
+    /// Ends sockets and shards. Every shard finishes what its mailbox holds; the caller then closes the store.
+    pub async fn stop(&self) {
+        self.node.sessions.close_all(CloseReason::Restart);
+        self.supervisor.drain_children_and_wait(None).await;
+        if let Err(error) = self.supervisor.stop_and_wait(None, None).await {
+            tracing::warn!(%error, "the shard supervisor had already stopped");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Everything that goes into an entity step and comes out of one: plain data, so that a server and a simulator can
+//! both carry it.
+//!
+//! E1  An entity has at most one batch in flight; what it writes meanwhile becomes the next batch. So batches of one
+//!     entity take effect in order, a failed one has no successor to tear a hole before, and a busy entity commits
+//!     in groups.
+//! E2  Reads carry what they need; their answers come back as events, to the entity that asked.
+
+use std::sync::Arc;
+
+use schema::ids::{AgentId, ConversationId, MessageId, Pos, Seq};
+use schema::rows::{
+    AgentConversationRow, AgentRow, BlockRow, ContactRow, ConversationRow, InboxHeadRow, InboxRow, MessageRow,
+    ReceiptRow, Timestamp,
+};
+use schema::store::{StoreError, Write};
+
+use crate::agent::events::AgentEvent;
+use crate::api::{CallerView, ConversationView, InboxView, Refusal, Sent, SessionId, ToSession};
+use crate::conversation::events::ConversationEvent;
+
+/// Where an answer goes: a pending request of this node's gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(pub u64);
+
+/// An entity of either kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntityId {
+    /// An agent.
+    Agent(AgentId),
+    /// A conversation.
+    Conversation(ConversationId),
+}
+
+impl EntityId {
+    /// Bytes that decide its shard.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Agent(id) => id.0.as_bytes(),
+            Self::Conversation(id) => id.key.as_bytes(),
+        }
+    }
+}
+
+/// An event with its addressee.
+#[derive(Debug)]
+pub enum Event {
+    /// For an agent.
+    Agent(AgentId, AgentEvent),
+    /// For a conversation.
+    Conversation(ConversationId, ConversationEvent),
+}
+
+impl Event {
+    /// Who gets it.
+    pub fn to(&self) -> EntityId {
+        match self {
+            Self::Agent(id, _) => EntityId::Agent(*id),
+            Self::Conversation(id, _) => EntityId::Conversation(*id),
+        }
+    }
+}
+
+/// Answers to gateway requests.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// Nothing to tell.
+    Done,
+    /// To `admit` and `attach`.
+    Caller(CallerView),
+    /// To `send`.
+    Sent(Sent),
+    /// To profile and key changes.
+    Account(Arc<AgentRow>),
+    /// To contact changes; `true` when created.
+    Contact(ContactRow, bool),
+    /// To `block`.
+    Block(BlockRow),
+    /// To `conversation`.
+    Conversation(Box<ConversationView>),
+    /// To `inbox`.
+    Inbox(InboxView),
+    /// To `ack_through`.
+    Acked(u32),
+    /// To `mark_read`.
+    Receipt(ReceiptRow),
+}
+
+/// What an entity asks of the store.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// Everything an agent needs to be active.
+    Agent(AgentId),
+    /// Everything a conversation needs to be active.
+    Conversation(ConversationId),
+    /// The message stored under a deduplication key.
+    Replay(AgentId, String),
+    /// One agent's view of a conversation.
+    AgentConversation(AgentId, ConversationId),
+    /// Waiting deliveries for one session.
+    InboxFor(AgentId, SessionId, Pos, Pos, usize),
+    /// Waiting deliveries for an ack.
+    Inbox(AgentId, Pos, Pos, usize),
+    /// Receipts of single messages.
+    Receipts(AgentId, Vec<MessageId>),
+    /// Everything needed to change read or hidden state in `from..=through`.
+    Unread(AgentId, UnreadRange),
+}
+
+/// Bounds for [`Read::Unread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnreadRange {
+    /// Where.
+    pub conversation: ConversationId,
+    /// First seq to change.
+    pub from: Seq,
+    /// Last seq to change.
+    pub through: Seq,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub enum Found {
+    /// To [`Read::Agent`].
+    Agent(Option<Box<LoadedAgent>>),
+    /// To [`Read::Conversation`].
+    Conversation(Option<Box<LoadedConversation>>),
+    /// To [`Read::Replay`], with the sender and key that were asked.
+    Replay(AgentId, String, Option<Arc<MessageRow>>),
+    /// To [`Read::AgentConversation`].
+    AgentConversation(ConversationId, Option<AgentConversationRow>),
+    /// To [`Read::InboxFor`]: rows, and the bound that was asked.
+    InboxFor(SessionId, Vec<InboxRow>, Pos, usize),
+    /// To [`Read::Inbox`].
+    Inbox(Vec<InboxRow>),
+    /// To [`Read::Receipts`]: those that exist.
+    Receipts(Vec<(MessageId, ReceiptRow)>),
+    /// To [`Read::Unread`].
+    Unread(Box<FoundUnread>),
+}
+
+/// Messages of others in the range with their receipts, and the unread bounds outside of it.
+#[derive(Debug, Default)]
+pub struct FoundUnread {
+    /// Author and receipt of each message in the range.
+    pub rows: Vec<(Seq, AgentId, ReceiptRow)>,
+    /// Lowest unread seq outside the range, after the last hide.
+    pub oldest_left: Option<Seq>,
+    /// Highest unread seq outside the range.
+    pub newest_left: Option<Seq>,
+    /// View of the conversation as stored.
+    pub view: AgentConversationRow,
+}
+
+/// An agent as stored.
+#[derive(Debug)]
+pub struct LoadedAgent {
+    /// Account.
+    pub row: AgentRow,
+    /// Inbox head.
+    pub head: InboxHeadRow,
+    /// Book.
+    pub contacts: Vec<ContactRow>,
+    /// Blocks.
+    pub blocks: Vec<BlockRow>,
+    /// Outstanding cold threads.
+    pub cold: Vec<(ConversationId, Timestamp)>,
+}
+
+/// A conversation as stored.
+#[derive(Debug)]
+pub struct LoadedConversation {
+    /// Head.
+    pub row: ConversationRow,
+    /// Messages above the fan-out watermark.
+    pub unfinished: Vec<Arc<MessageRow>>,
+}
+
+/// Outcome of a batch.
+pub type Stored = Result<(), StoreError>;
+
+/// What one step wants from the world.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Commit these (E1).
+    pub writes: Option<Vec<Write>>,
+    /// Read these (E2).
+    pub reads: Vec<Read>,
+    /// Tell entities.
+    pub tells: Vec<Event>,
+    /// Answer requests.
+    pub replies: Vec<(Port, Result<Reply, Refusal>)>,
+    /// Push to sockets.
+    pub pushes: Vec<(SessionId, ToSession)>,
+    /// Wake this entity at or after this time.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Effects {
+    /// Answers a request.
+    pub fn answer(&mut self, port: Port, reply: Result<Reply, Refusal>) {
+        self.replies.push((port, reply));
+    }
+
+    /// Asks to be woken; the earliest wish wins.
+    pub fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+}

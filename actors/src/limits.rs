@@ -1,0 +1,78 @@
+//! Every number that bounds the domain, with its reason.
+
+/// Waiting drafts plus unfinished fan-outs of one conversation; more are refused with a retryable error.
+pub const FANOUT_MAX: usize = 1_024;
+/// An unanswered delivery is repeated after this: longer than a slow sync, shorter than a client's patience.
+pub const REDELIVER_MS: u64 = 2_000;
+/// A batch whose outcome is unknown or that the store refused is submitted again after this.
+pub const BATCH_RETRY_MS: u64 = 250;
+/// Cold threads count for this long.
+pub const COLD_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Sockets per agent; the contract's number.
+pub const SOCKETS_MAX: usize = 20;
+/// Frames handed to a socket and not yet reported written.
+pub const UNWRITTEN_MAX: u32 = 512;
+/// Echoes that wait for one lagging socket; beyond, the socket is closed.
+pub const ECHOES_MAX: usize = 1_024;
+/// Rows per page when a lagging socket is fed.
+pub const FEED_PAGE: usize = 64;
+/// Rows per page of a cursor ack: one batch each.
+pub const ACK_PAGE: usize = 500;
+/// A full ack window lets one further frame through after this.
+pub const STALL_MS: u64 = 5_000;
+/// An own send that nobody settles is forgotten after this; its requests have timed out long before.
+pub const SEND_FORGET_MS: u64 = 30_000;
+/// An idle entity leaves memory after this.
+pub const IDLE_MS: u64 = 60_000;
+/// Conversation views kept by one idle agent.
+pub const VIEWS_KEPT: usize = 8;
+
+/// Limits that a deployment may change. `None` lifts a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Authenticated requests per agent.
+    pub requests_per_second: Option<u32>,
+    /// Sends per agent.
+    pub sends_per_second: Option<u32>,
+    /// Outstanding cold threads per agent in 24 h.
+    pub cold_threads: Option<u32>,
+    /// Backlog from which senders are warned.
+    pub backlog_warn: u32,
+    /// Backlog at which sends are refused.
+    pub backlog_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_per_second: Some(60),
+            sends_per_second: Some(60),
+            cold_threads: Some(100),
+            backlog_warn: 5_000,
+            backlog_max: 10_000,
+        }
+    }
+}
+
+/// A token bucket that holds one second's worth.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    /// Time at which the bucket is full again, in microseconds since the epoch.
+    full_at_us: u64,
+}
+
+impl Bucket {
+    /// Takes one token of `per_second`; `Err` says how many milliseconds to wait.
+    pub fn take(&mut self, now: schema::rows::Timestamp, per_second: Option<u32>) -> Result<(), u64> {
+        let Some(per_second) = per_second.filter(|rate| *rate > 0) else {
+            return Ok(());
+        };
+        let (now_us, cost_us) = (now.0 * 1_000, 1_000_000 / u64::from(per_second));
+        let next = self.full_at_us.max(now_us) + cost_us;
+        if next - now_us > 1_000_000 {
+            return Err(((next - now_us - 1_000_000) / 1_000).max(1));
+        }
+        self.full_at_us = next;
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! One shard: activates its entities on their first event, steps them, passivates them when idle.
+//!
+//! H1  An entity sees nothing before it is loaded; what arrives meanwhile waits in order.
+//! H2  An entity leaves memory only when it says that nothing is under way.
+//! H3  `step` never awaits: what an entity wants is carried out by `host` and comes back as an event.
+
+pub mod host;
+pub mod reads;
+pub mod supervisor;
+
+use std::collections::{BTreeSet, HashMap};
+
+use schema::rows::Timestamp;
+use schema::store::{Batch, Fence};
+
+use crate::agent::Agent;
+use crate::agent::events::{AgentEvent, AgentRequest};
+use crate::api::{Refusal, SessionId, ToSession};
+use crate::conversation::Conversation;
+use crate::conversation::events::ConversationEvent;
+use crate::effects::{Effects, EntityId, Event, Found, Port, Read, Reply, Stored};
+use crate::limits::{IDLE_MS, Limits};
+
+/// What the world has to do after a step, in this order: commits first, then everything that needs no write.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Batches to store, at most one per entity at a time.
+    pub commits: Vec<(EntityId, Batch)>,
+    /// Reads to run.
+    pub reads: Vec<(EntityId, Read)>,
+    /// Events for entities, here or elsewhere.
+    pub tells: Vec<Event>,
+    /// Answers.
+    pub replies: Vec<(Port, Result<Reply, Refusal>)>,
+    /// Frames.
+    pub pushes: Vec<(SessionId, ToSession)>,
+}
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum ShardEvent {
+    /// An event for one of its entities.
+    Entity(Event),
+    /// Outcomes of commits, by entity.
+    Stored(Vec<(EntityId, Stored)>),
+    /// A read of this entity came back.
+    Found(EntityId, Found),
+    /// Time passed.
+    Tick,
+}
+
+#[derive(Debug)]
+enum State {
+    Loading(Vec<Event>),
+    Agent(Box<Agent>),
+    Conversation(Box<Conversation>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    used_at: Timestamp,
+    /// Its one entry in `wakes`.
+    wake_at: Timestamp,
+}
+
+/// The entities of one shard.
+#[derive(Debug)]
+pub struct Shard {
+    limits: Limits,
+    entities: HashMap<EntityId, Slot>,
+    wakes: BTreeSet<(Timestamp, EntityId)>,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entities: HashMap::new(),
+            wakes: BTreeSet::new(),
+        }
+    }
+
+    /// When [`ShardEvent::Tick`] is due next.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// How many entities are in memory.
+    pub fn resident(&self) -> usize {
+        self.entities.len()
+    }
+
+    /// Nothing is under way in any entity.
+    pub fn is_quiet(&self) -> bool {
+        self.entities.values().all(|slot| match &slot.state {
+            State::Loading(_) => false,
+            State::Agent(agent) => agent.is_quiet(),
+            State::Conversation(conversation) => conversation.is_idle(),
+        })
+    }
+
+    /// One step.
+    pub fn step(&mut self, now: Timestamp, event: ShardEvent, out: &mut Outbox) {
+        match event {
+            ShardEvent::Entity(event) => self.entity(now, event, out),
+            ShardEvent::Stored(outcomes) => {
+                for (id, outcome) in outcomes {
+                    self.entity(now, completion(id, outcome), out);
+                }
+            }
+            ShardEvent::Found(id, found) => self.found(now, id, found, out),
+            ShardEvent::Tick => self.tick(now, out),
+        }
+    }
+
+    fn entity(&mut self, now: Timestamp, event: Event, out: &mut Outbox) {
+        let id = event.to();
+        let Some(slot) = self.entities.get_mut(&id) else {
+            // Nothing outlives an entity that is worth loading it for.
+            let pointless = matches!(
+                event,
+                Event::Agent(
+                    _,
+                    AgentEvent::Stored(_)
+                        | AgentEvent::Found(_)
+                        | AgentEvent::Wake
+                        | AgentEvent::Detach(_)
+                        | AgentEvent::Written(..)
+                        | AgentEvent::Settled { .. }
+                        | AgentEvent::Located(..)
+                        | AgentEvent::PeerRead { .. }
+                        | AgentEvent::PeerTyping { .. }
+                ) | Event::Conversation(
+                    _,
+                    ConversationEvent::Stored(_)
+                        | ConversationEvent::Found(_)
+                        | ConversationEvent::Wake
+                        | ConversationEvent::Permit { .. }
+                        | ConversationEvent::Taken { .. }
+                )
+            );
+            if !pointless {
+                self.entities.insert(
+                    id,
+                    Slot {
+                        state: State::Loading(vec![event]),
+                        used_at: now,
+                        wake_at: now.plus_ms(IDLE_MS),
+                    },
+                );
+                self.wakes.insert((now.plus_ms(IDLE_MS), id));
+                let read = match id {
+                    EntityId::Agent(id) => Read::Agent(id),
+                    EntityId::Conversation(id) => Read::Conversation(id),
+                };
+                out.reads.push((id, read));
+            }
+            return;
+        };
+        slot.used_at = now;
+        let mut fx = Effects::default();
+        match (&mut slot.state, event) {
+            (State::Loading(waiting), event) => waiting.push(event),
+            (State::Agent(agent), Event::Agent(_, event)) => agent.on(now, event, &mut fx),
+            (State::Conversation(conversation), Event::Conversation(_, event)) => {
+                conversation.on(now, event, &mut fx);
+            }
+            (State::Agent(_), Event::Conversation(..)) | (State::Conversation(_), Event::Agent(..)) => {
+                debug_assert!(false, "an id names one kind");
+            }
+        }
+        self.collect(id, fx, out);
+    }
+
+    fn found(&mut self, now: Timestamp, id: EntityId, found: Found, out: &mut Outbox) {
+        let loading = matches!(
+            self.entities.get(&id),
+            Some(Slot {
+                state: State::Loading(_),
+                ..
+            })
+        );
+        let mut fx = Effects::default();
+        let state = match (id, found) {
+            (_, Found::Agent(_) | Found::Conversation(_)) if !loading => return,
+            (EntityId::Agent(_), Found::Agent(Some(loaded))) => {
+                State::Agent(Box::new(Agent::activate(*loaded, self.limits)))
+            }
+            (EntityId::Conversation(id), Found::Conversation(loaded)) => {
+                let loaded = loaded.map(|loaded| *loaded);
+                State::Conversation(Box::new(Conversation::activate(id, loaded, self.limits, &mut fx)))
+            }
+            (_, Found::Agent(_)) => return self.nobody(id, out),
+            (EntityId::Agent(agent), found) => {
+                return self.entity(now, Event::Agent(agent, AgentEvent::Found(found)), out);
+            }
+            (EntityId::Conversation(conversation), found) => {
+                let event = Event::Conversation(conversation, ConversationEvent::Found(found));
+                return self.entity(now, event, out);
+            }
+        };
+        let Some(slot) = self.entities.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut slot.state, state);
+        // A conversation that repeats deliveries watches for their answers from the start.
+        fx.wake(now.plus_ms(crate::limits::REDELIVER_MS));
+        self.collect(id, fx, out);
+        if let State::Loading(waiting) = before {
+            for event in waiting {
+                self.entity(now, event, out);
+            }
+        }
+    }
+
+    /// No such agent: whoever waits is told.
+    fn nobody(&mut self, id: EntityId, out: &mut Outbox) {
+        let Some(Slot {
+            state: State::Loading(waiting),
+            ..
+        }) = self.entities.remove(&id)
+        else {
+            return;
+        };
+        for event in waiting {
+            match event {
+                Event::Agent(_, AgentEvent::Request(port, AgentRequest::Admit(_) | AgentRequest::Attach(..))) => {
+                    out.replies.push((port, Err(Refusal::Unauthorized)));
+                }
+                Event::Agent(_, AgentEvent::Request(port, _)) => out.replies.push((port, Err(Refusal::AgentNotFound))),
+                Event::Agent(
+                    _,
+                    AgentEvent::PermitAsked {
+                        conversation,
+                        sender,
+                        client_msg_id,
+                    },
+                ) => {
+                    let event = ConversationEvent::Permit {
+                        sender,
+                        client_msg_id,
+                        facts: None,
+                    };
+                    out.tells.push(Event::Conversation(conversation, event));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp, out: &mut Outbox) {
+        while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, id));
+            let Some(slot) = self.entities.get(&id) else { continue };
+            let idle = match &slot.state {
+                State::Loading(_) => false,
+                State::Agent(agent) => agent.is_idle(),
+                State::Conversation(conversation) => conversation.is_idle(),
+            };
+            let used_at = slot.used_at;
+            if slot.wake_at != at {
+                continue;
+            }
+            if idle && now.ms_since(used_at) >= IDLE_MS {
+                self.entities.remove(&id);
+                continue;
+            }
+            let event = match id {
+                EntityId::Agent(id) => Event::Agent(id, AgentEvent::Wake),
+                EntityId::Conversation(id) => Event::Conversation(id, ConversationEvent::Wake),
+            };
+            self.wake_at(id, used_at.plus_ms(IDLE_MS).max(now.plus_ms(IDLE_MS / 4)), true);
+            if !matches!(
+                self.entities.get(&id),
+                Some(Slot {
+                    state: State::Loading(_),
+                    ..
+                })
+            ) {
+                self.entity(now, event, out);
+            }
+            // Waking is not use: it must not keep an idle entity.
+            if let Some(slot) = self.entities.get_mut(&id) {
+                slot.used_at = used_at;
+            }
+        }
+    }
+
+    fn collect(&mut self, id: EntityId, fx: Effects, out: &mut Outbox) {
+        if let Some(writes) = fx.writes {
+            out.commits.push((
+                id,
+                Batch {
+                    fence: Fence::default(),
+                    writes,
+                },
+            ));
+        }
+        out.reads.extend(fx.reads.into_iter().map(|read| (id, read)));
+        out.tells.extend(fx.tells);
+        out.replies.extend(fx.replies);
+        out.pushes.extend(fx.pushes);
+        if let Some(at) = fx.wake_at {
+            self.wake_at(id, at, false);
+        }
+    }
+
+    /// Moves an entity's one wake-up: to an earlier time, or anywhere after it fired.
+    fn wake_at(&mut self, id: EntityId, at: Timestamp, fired: bool) {
+        if let Some(slot) = self.entities.get_mut(&id).filter(|slot| fired || at < slot.wake_at) {
+            self.wakes.remove(&(slot.wake_at, id));
+            slot.wake_at = at;
+            self.wakes.insert((at, id));
+        }
+    }
+}
+
+fn completion(id: EntityId, outcome: Stored) -> Event {
+    match id {
+        EntityId::Agent(id) => Event::Agent(id, AgentEvent::Stored(outcome)),
+        EntityId::Conversation(id) => Event::Conversation(id, ConversationEvent::Stored(outcome)),
+    }
+}
