@@ -3,6 +3,9 @@
 //! Owns every byte on disk. Knows no actor, no JSON and no client. See [`store::Store`] for the contract that
 //! every engine keeps; `conformance` is the same text as tests.
 
+pub mod embedded;
 pub mod ids;
+mod kv;
+pub mod memory;
 pub mod rows;
 pub mod store;

@@ -186,10 +186,12 @@ pub struct MessageRow {
 }
 
 /// A participant and the first seq it may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRow {
     /// Who.
     pub agent: AgentId,
+    /// Its handle, immutable.
+    pub handle: String,
     /// History cut: visible is `seq >= joined_at_seq`.
     pub joined_at_seq: Seq,
 }

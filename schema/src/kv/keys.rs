@@ -1,0 +1,210 @@
+//! The one mapping from domain writes to ordered keys and values.
+//!
+//! ```text
+//!   key    table byte | fixed parts, big-endian | at most one text, last
+//!   value  MessagePack arrays (rmp_serde)
+//! ```
+//! K1  Byte order of keys is the order that the store contract promises: by seq, by pos, by id, by handle.
+//! K2  Table bytes are part of the format: never reused, never renumbered.
+//! K3  Text ends a key and is UTF-8, so `prefix + 0xFF` is above every key that starts with `prefix`.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, Pos, Seq};
+use crate::rows::EmailRow;
+use crate::store::{StoreError, Write};
+
+/// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
+pub(super) const KEY_MAX: usize = 8 * 1024;
+
+const MESSAGE: u8 = 1;
+const CONVERSATION: u8 = 2;
+const INBOX: u8 = 3;
+const INBOX_HEAD: u8 = 4;
+const RECEIPT: u8 = 5;
+const AGENT_CONVERSATION: u8 = 6;
+const AGENT: u8 = 7;
+const KEY_HASH: u8 = 8;
+const HANDLE: u8 = 9;
+const EMAIL: u8 = 10;
+const PENDING: u8 = 11;
+const CONTACT: u8 = 12;
+const BLOCK: u8 = 13;
+const COLD_THREAD: u8 = 14;
+const REPLAY: u8 = 15;
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KvOp {
+    /// Key and its new value.
+    Put(Vec<u8>, Vec<u8>),
+    /// Key that goes away.
+    Remove(Vec<u8>),
+}
+
+impl KvOp {
+    /// A put of `row` under `key`.
+    pub(super) fn put(key: Vec<u8>, row: &impl Serialize) -> Result<Self, StoreError> {
+        let value = rmp_serde::to_vec(row).map_err(|e| StoreError::Corrupt(format!("row does not encode: {e}")))?;
+        Ok(Self::Put(key, value))
+    }
+
+    /// The key, whatever happens to it.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Self::Put(key, _) | Self::Remove(key) => key,
+        }
+    }
+}
+
+/// Turns stored bytes back into a row.
+pub(super) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+    rmp_serde::from_slice(value).map_err(|e| StoreError::Corrupt(format!("key {}: {e}", hex::encode(key))))
+}
+
+/// Everything that `write` changes, appended to `ops` in order.
+pub(super) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
+    let op = match write {
+        Write::Message(row) => {
+            let place = (row.conversation, row.seq);
+            ops.push(KvOp::put(replay(row.sender, &row.client_msg_id), &place)?);
+            KvOp::put(message(row.conversation, row.seq), row)?
+        }
+        Write::Conversation(row) => KvOp::put(conversation(row.id), row)?,
+        Write::Inbox(agent, row) => KvOp::put(inbox(*agent, row.pos), row)?,
+        Write::InboxRemove(agent, pos) => KvOp::Remove(inbox(*agent, *pos)),
+        Write::InboxHead(agent, row) => KvOp::put(inbox_head(*agent), row)?,
+        Write::Receipt(agent, id, seq, row) => KvOp::put(receipt(*agent, *id, *seq), row)?,
+        Write::AgentConversation(agent, id, row) => KvOp::put(agent_conversation(*agent, *id), row)?,
+        Write::Agent(row) => {
+            ops.push(KvOp::put(key_hash(row.key_hash), &row.id)?);
+            KvOp::put(agent(row.id), row)?
+        }
+        Write::KeyRemove(hash) => KvOp::Remove(key_hash(*hash)),
+        Write::Contact(agent, row) => KvOp::put(contact(*agent, &row.handle), row)?,
+        Write::ContactRemove(agent, handle) => KvOp::Remove(contact(*agent, handle)),
+        Write::Block(agent, row) => KvOp::put(block(*agent, &row.handle), row)?,
+        Write::BlockRemove(agent, handle) => KvOp::Remove(block(*agent, handle)),
+        Write::ColdThread(agent, id, since) => KvOp::put(cold_thread(*agent, *id), since)?,
+        Write::ColdThreadRemove(agent, id) => KvOp::Remove(cold_thread(*agent, *id)),
+    };
+    ops.push(op);
+    Ok(())
+}
+
+/// A put of an email row.
+pub(super) fn put_email(email_text: &str, row: &EmailRow) -> Result<KvOp, StoreError> {
+    KvOp::put(email(email_text), row)
+}
+
+fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// Kind before key, so that byte order is the order of ids.
+fn conversation_bytes(id: ConversationId) -> [u8; 17] {
+    let mut bytes = [0; 17];
+    bytes[0] = match id.kind {
+        ConversationKind::Direct => 0,
+        ConversationKind::Group => 1,
+    };
+    bytes[1..].copy_from_slice(id.key.as_bytes());
+    bytes
+}
+
+/// Reads the conversation that ends a key, after `prefix` bytes.
+pub(super) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<ConversationId, StoreError> {
+    let parse = || {
+        let (kind, id) = key.get(prefix..)?.split_first()?;
+        let prefix = match kind {
+            0 => "conv",
+            1 => "grp",
+            _ => return None,
+        };
+        format!("{prefix}_{}", std::str::from_utf8(id).ok()?).parse().ok()
+    };
+    parse().ok_or_else(|| StoreError::Corrupt(format!("key {} names no conversation", hex::encode(key))))
+}
+
+/// Reads the seq that ends a key.
+pub(super) fn trailing_seq(key: &[u8]) -> Result<Seq, StoreError> {
+    let tail = key
+        .last_chunk::<8>()
+        .ok_or_else(|| StoreError::Corrupt("key without seq".to_owned()))?;
+    Ok(Seq(u64::from_be_bytes(*tail)))
+}
+
+pub(super) fn message(id: ConversationId, seq: Seq) -> Vec<u8> {
+    key(MESSAGE, &[&conversation_bytes(id), &seq.0.to_be_bytes()])
+}
+
+pub(super) fn conversation(id: ConversationId) -> Vec<u8> {
+    key(CONVERSATION, &[&conversation_bytes(id)])
+}
+
+pub(super) fn inbox(agent: AgentId, pos: Pos) -> Vec<u8> {
+    key(INBOX, &[agent.0.as_bytes(), &pos.0.to_be_bytes()])
+}
+
+pub(super) fn inbox_head(agent: AgentId) -> Vec<u8> {
+    key(INBOX_HEAD, &[agent.0.as_bytes()])
+}
+
+pub(super) fn receipt(agent: AgentId, id: ConversationId, seq: Seq) -> Vec<u8> {
+    key(
+        RECEIPT,
+        &[agent.0.as_bytes(), &conversation_bytes(id), &seq.0.to_be_bytes()],
+    )
+}
+
+pub(super) fn agent_conversation(agent: AgentId, id: ConversationId) -> Vec<u8> {
+    key(AGENT_CONVERSATION, &[agent.0.as_bytes(), &conversation_bytes(id)])
+}
+
+pub(super) fn agent_conversations(agent: AgentId) -> Vec<u8> {
+    key(AGENT_CONVERSATION, &[agent.0.as_bytes()])
+}
+
+pub(super) fn agent(id: AgentId) -> Vec<u8> {
+    key(AGENT, &[id.0.as_bytes()])
+}
+
+pub(super) fn key_hash(hash: KeyHash) -> Vec<u8> {
+    key(KEY_HASH, &[&hash.0])
+}
+
+pub(super) fn handle(handle: &str) -> Vec<u8> {
+    key(HANDLE, &[handle.as_bytes()])
+}
+
+pub(super) fn email(email: &str) -> Vec<u8> {
+    key(EMAIL, &[email.as_bytes()])
+}
+
+pub(super) fn pending(id: &str) -> Vec<u8> {
+    key(PENDING, &[id.as_bytes()])
+}
+
+pub(super) fn contact(agent: AgentId, handle: &str) -> Vec<u8> {
+    key(CONTACT, &[agent.0.as_bytes(), handle.as_bytes()])
+}
+
+pub(super) fn block(agent: AgentId, handle: &str) -> Vec<u8> {
+    key(BLOCK, &[agent.0.as_bytes(), handle.as_bytes()])
+}
+
+pub(super) fn cold_thread(agent: AgentId, id: ConversationId) -> Vec<u8> {
+    key(COLD_THREAD, &[agent.0.as_bytes(), &conversation_bytes(id)])
+}
+
+pub(super) fn cold_threads(agent: AgentId) -> Vec<u8> {
+    key(COLD_THREAD, &[agent.0.as_bytes()])
+}
+
+pub(super) fn replay(sender: AgentId, client_msg_id: &str) -> Vec<u8> {
+    key(REPLAY, &[sender.0.as_bytes(), client_msg_id.as_bytes()])
+}

@@ -1,0 +1,13 @@
+//! The published contract: bodies, error envelope, shapes. The only client-facing JSON lives here.
+//!
+//! Owns names and shapes; decides nothing. `http` and `ws` serialise these types, `queries` fills them.
+
+pub mod account;
+pub mod content;
+pub mod conversation;
+pub mod error;
+pub mod fields;
+pub mod json;
+pub mod mentions;
+pub mod message;
+pub mod time;

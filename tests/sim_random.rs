@@ -1,0 +1,584 @@
+//! Seeded simulation of the entities over the memory store: one seed is one run.
+//!
+//! The world delivers events, reads and store outcomes in random order, refuses writes, loses answers and crashes the
+//! shard between any two steps. After every step the checks named after the contract's invariants run.
+//! `AGENTCHAT_SIM_SEEDS=N` runs N seeds (default 500); `AGENTCHAT_SIM_SEED=S` runs one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use actors::agent::events::{AgentEvent, AgentRequest};
+use actors::api::{AckMode, Draft, Refusal, SessionId, Target, ToSession};
+use actors::effects::{EntityId, Event, Port, Read, Reply};
+use actors::limits::Limits;
+use actors::shard::{Outbox, Shard, ShardEvent, reads};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use schema::ids::{AgentId, ConversationId, Key, KeyHash, MessageId, Pos, Seq};
+use schema::memory::MemoryStore;
+use schema::rows::{AgentRow, AgentStatus, Audience, DeliveryState, MessageType, Pause, Timestamp};
+use schema::store::{Batch, PAGE_MAX, Store, StoreError, Write};
+
+const AGENTS: usize = 4;
+const STEPS: usize = 600;
+/// A client's patience.
+const DEADLINE_MS: u64 = 10_000;
+/// Steps within which a world without faults must come to rest.
+const QUIET_STEPS: usize = 200_000;
+
+/// A client's send and what it knows of it.
+struct Send {
+    from: usize,
+    to: usize,
+    answered: Option<Result<MessageId, Refusal>>,
+    port: Option<Port>,
+    asked_at: Timestamp,
+}
+
+/// A socket as its client sees it.
+struct Socket {
+    agent: usize,
+    explicit: bool,
+    /// Highest seq shown per conversation on this socket (S3, S4).
+    shown: HashMap<ConversationId, Seq>,
+    unacked: Vec<MessageId>,
+}
+
+struct World {
+    rng: StdRng,
+    now: Timestamp,
+    store: MemoryStore,
+    shard: Shard,
+    /// Mailbox per entity: order is kept for one addressee, nothing else.
+    mail: BTreeMap<EntityId, VecDeque<Event>>,
+    commits: Vec<(EntityId, Batch)>,
+    reads: Vec<(EntityId, Read)>,
+    ids: Vec<AgentId>,
+    sends: Vec<Send>,
+    sockets: BTreeMap<SessionId, Socket>,
+    /// Messages ever shown to each agent as deliveries.
+    seen: Vec<BTreeSet<MessageId>>,
+    states: HashMap<(AgentId, ConversationId, Seq), DeliveryState>,
+    faults: bool,
+    next_id: u64,
+}
+
+fn account(n: usize) -> AgentRow {
+    let id = AgentId(Key::from_bytes([n as u8 + 1; 16]));
+    AgentRow {
+        id,
+        handle: format!("agent-{n}"),
+        email: format!("{n}@example.com"),
+        key_hash: KeyHash::of(&format!("key-{n}")),
+        display_name: None,
+        description: None,
+        avatar_key: None,
+        status: AgentStatus::Active,
+        paused: Pause::None,
+        inbox_mode: Audience::Open,
+        group_invite_policy: Audience::Open,
+        is_system: false,
+        created_at: Timestamp(1),
+        updated_at: Timestamp(1),
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        requests_per_second: None,
+        sends_per_second: None,
+        cold_threads: None,
+        ..Limits::default()
+    }
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let store = MemoryStore::new();
+        let ids: Vec<AgentId> = (0..AGENTS).map(|n| account(n).id).collect();
+        for n in 0..AGENTS {
+            store.create_agent(account(n), None, None).await.expect("fresh store");
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        // In half of the worlds everybody knows everybody, so that no cold rule ends a conversation early.
+        if rng.random_bool(0.5) {
+            let contact = |n: usize| schema::rows::ContactRow {
+                agent: account(n).id,
+                handle: account(n).handle,
+                notes: None,
+                added_at: Timestamp(1),
+            };
+            let pairs = (0..AGENTS)
+                .flat_map(|a| (0..AGENTS).map(move |b| (a, b)))
+                .filter(|(a, b)| a != b);
+            let writes = pairs.map(|(a, b)| Write::Contact(account(a).id, contact(b))).collect();
+            store.submit(
+                vec![Batch {
+                    writes,
+                    ..Batch::default()
+                }],
+                Box::new(|_| {}),
+            );
+        }
+        Self {
+            rng,
+            now: Timestamp(1_000_000),
+            store,
+            shard: Shard::new(limits()),
+            mail: BTreeMap::new(),
+            commits: Vec::new(),
+            reads: Vec::new(),
+            ids,
+            sends: Vec::new(),
+            sockets: BTreeMap::new(),
+            seen: vec![BTreeSet::new(); AGENTS],
+            states: HashMap::new(),
+            faults: true,
+            next_id: 1,
+        }
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn mail(&mut self, event: Event) {
+        self.mail.entry(event.to()).or_default().push_back(event);
+    }
+
+    fn request(&mut self, agent: usize, request: AgentRequest) -> Port {
+        let port = Port(self.fresh());
+        self.mail(Event::Agent(self.ids[agent], AgentEvent::Request(port, request)));
+        port
+    }
+
+    /// One random thing happens: in the world's machinery mostly, else by a client, else a fault.
+    async fn tick(&mut self) {
+        self.now = self.now.plus_ms(self.rng.random_range(0..40));
+        match self.rng.random_range(0..100) {
+            0..60 => self.machinery().await,
+            60..70 => self.client_sends(),
+            70..80 => self.client_acks(),
+            80..84 => self.client_connects(),
+            84..86 => self.client_reads(),
+            86..88 => self.disconnect_one(),
+            88 if self.faults => self.crash().await,
+            _ => self.step(ShardEvent::Tick).await,
+        }
+    }
+
+    async fn machinery(&mut self) {
+        let waiting = self.mail.len() + self.commits.len() + self.reads.len();
+        if waiting == 0 {
+            return;
+        }
+        let mut pick = self.rng.random_range(0..waiting);
+        if pick < self.mail.len() {
+            let id = *self.mail.keys().nth(pick).expect("in range");
+            let queue = self.mail.get_mut(&id).expect("present");
+            let event = queue.pop_front().expect("never empty");
+            if queue.is_empty() {
+                self.mail.remove(&id);
+            }
+            return self.step(ShardEvent::Entity(event)).await;
+        }
+        pick -= self.mail.len();
+        if pick < self.commits.len() {
+            return self.commit(pick).await;
+        }
+        let (id, read) = self.reads.swap_remove(pick - self.commits.len());
+        let found = reads::run(&self.store, read).await.expect("memory reads do not fail");
+        self.step(ShardEvent::Found(id, found)).await;
+    }
+
+    async fn commit(&mut self, pick: usize) {
+        let (id, batch) = self.commits.remove(pick);
+        let fate = if self.faults { self.rng.random_range(0..100) } else { 99 };
+        let outcome = match fate {
+            0..4 => Err(StoreError::Unavailable("no space".into())),
+            4..6 => Err(StoreError::Timeout),
+            6..8 => {
+                self.apply(batch);
+                Err(StoreError::Timeout)
+            }
+            _ => {
+                self.apply(batch);
+                Ok(())
+            }
+        };
+        self.step(ShardEvent::Stored(vec![(id, outcome)])).await;
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        for write in &batch.writes {
+            if let Write::Receipt(agent, conversation, seq, receipt) = write {
+                let state = self.states.entry((*agent, *conversation, *seq)).or_default();
+                assert!(
+                    receipt.state >= *state,
+                    "S17: {agent} {conversation} {seq:?} went back to {receipt:?}"
+                );
+                *state = receipt.state;
+            }
+        }
+        self.store.submit(
+            vec![batch],
+            Box::new(|outcomes| assert!(outcomes.iter().all(Result::is_ok))),
+        );
+    }
+
+    async fn step(&mut self, event: ShardEvent) {
+        let mut out = Outbox::default();
+        self.shard.step(self.now, event, &mut out);
+        self.commits.extend(out.commits);
+        let busy: BTreeSet<EntityId> = self.commits.iter().map(|(id, _)| *id).collect();
+        assert_eq!(busy.len(), self.commits.len(), "E1: one batch in flight per entity");
+        self.reads.extend(out.reads);
+        out.tells.into_iter().for_each(|event| self.mail(event));
+        for (port, reply) in out.replies {
+            self.answered(port, reply).await;
+        }
+        for (session, frame) in out.pushes {
+            self.pushed(session, frame).await;
+        }
+    }
+
+    async fn answered(&mut self, port: Port, reply: Result<Reply, Refusal>) {
+        let Some(send) = self.sends.iter_mut().find(|send| send.port == Some(port)) else {
+            return;
+        };
+        send.port = None;
+        let (from, to) = (send.from, send.to);
+        match reply {
+            Ok(Reply::Sent(sent)) => {
+                let id = MessageId {
+                    conversation: sent.message.conversation,
+                    seq: sent.message.seq,
+                };
+                send.answered = Some(Ok(id));
+                assert_eq!(sent.message.sender, self.ids[from], "S5: replayed to its own sender");
+                let log = self
+                    .store
+                    .messages_up(id.conversation, id.seq, id.seq, 1)
+                    .await
+                    .expect("reads");
+                assert_eq!(
+                    log.first(),
+                    Some(&sent.message),
+                    "S6: answered before the message was durable"
+                );
+                let copy = self
+                    .store
+                    .receipts(self.ids[to], id.conversation, id.seq, id.seq, 1)
+                    .await
+                    .expect("reads");
+                assert_eq!(copy.len(), 1, "S6: answered before the delivery was durable");
+            }
+            Err(Refusal::Unavailable | Refusal::TimedOut) => {}
+            Err(refusal) => send.answered = Some(Err(refusal)),
+            Ok(other) => panic!("a send was answered with {other:?}"),
+        }
+    }
+
+    async fn pushed(&mut self, session: SessionId, frame: ToSession) {
+        let Some(socket) = self.sockets.get_mut(&session) else {
+            return;
+        };
+        let (message, pos) = match frame {
+            ToSession::Message { message, pos, .. } => (message, pos),
+            ToSession::Close(_) => {
+                self.sockets.remove(&session);
+                return;
+            }
+            ToSession::Read { .. } | ToSession::Typing { .. } => return,
+        };
+        let id = MessageId {
+            conversation: message.conversation,
+            seq: message.seq,
+        };
+        let last = socket.shown.entry(id.conversation).or_default();
+        assert!(id.seq > *last, "S3: {id} after {last:?} on {session:?}");
+        *last = id.seq;
+        let (agent, explicit) = (socket.agent, socket.explicit);
+        assert_eq!(
+            pos.is_none(),
+            message.sender == self.ids[agent],
+            "S4: only own messages are echoes"
+        );
+        let log = self
+            .store
+            .messages_up(id.conversation, id.seq, id.seq, 1)
+            .await
+            .expect("reads");
+        assert_eq!(log.first(), Some(&message), "pushed before it was durable");
+        if pos.is_some() {
+            let copy = self
+                .store
+                .receipts(self.ids[agent], id.conversation, id.seq, id.seq, 1)
+                .await
+                .expect("reads");
+            assert_eq!(copy.len(), 1, "pushed before its delivery was durable");
+            self.seen[agent].insert(id);
+            socket_of(&mut self.sockets, session).unacked.push(id);
+        }
+        let through = if explicit { None } else { pos };
+        self.mail(Event::Agent(self.ids[agent], AgentEvent::Written(session, 1, through)));
+    }
+
+    /// Clients give up waiting, as the gateway does, and ask again with the same key.
+    fn client_sends(&mut self) {
+        if !self.retry_sends() {
+            let n = {
+                let from = self.rng.random_range(0..AGENTS);
+                let to = (from + self.rng.random_range(1..AGENTS)) % AGENTS;
+                self.sends.push(Send {
+                    from,
+                    to,
+                    answered: None,
+                    port: None,
+                    asked_at: self.now,
+                });
+                self.sends.len() - 1
+            };
+            self.ask(n);
+        }
+    }
+
+    /// Repeats one send that has no answer and no request under way.
+    fn retry_sends(&mut self) -> bool {
+        let now = self.now;
+        let late = |send: &&mut Send| send.port.is_some() && now.ms_since(send.asked_at) >= DEADLINE_MS;
+        self.sends.iter_mut().filter(late).for_each(|send| send.port = None);
+        let retry = self
+            .sends
+            .iter()
+            .position(|send| send.answered.is_none() && send.port.is_none());
+        if let Some(n) = retry {
+            self.ask(n);
+        }
+        retry.is_some()
+    }
+
+    fn ask(&mut self, n: usize) {
+        let (from, to) = (self.sends[n].from, self.sends[n].to);
+        let draft = Draft {
+            client_msg_id: format!("c{n}"),
+            kind: MessageType::Text,
+            content: format!("{{\"text\":\"{n}\"}}"),
+            metadata: "{}".into(),
+            mentions: Vec::new(),
+            attachment_id: None,
+        };
+        let target = Target::Agent(self.ids[to]);
+        self.sends[n].asked_at = self.now;
+        self.sends[n].port = Some(self.request(from, AgentRequest::Send(target, Box::new(draft))));
+    }
+
+    fn client_acks(&mut self) {
+        if self.sockets.is_empty() {
+            return;
+        }
+        let pick = self.rng.random_range(0..self.sockets.len());
+        let socket = self.sockets.values_mut().nth(pick).expect("in range");
+        if socket.unacked.is_empty() {
+            return;
+        }
+        let at = self.rng.random_range(0..socket.unacked.len());
+        let (agent, message) = (socket.agent, socket.unacked.swap_remove(at));
+        self.mail(Event::Agent(self.ids[agent], AgentEvent::Ack(message)));
+    }
+
+    fn client_reads(&mut self) {
+        let agent = self.rng.random_range(0..AGENTS);
+        if let Some(message) = self.seen[agent].iter().next_back().copied() {
+            match self.rng.random_range(0..4) {
+                0 => drop(self.request(agent, AgentRequest::MarkRead(message))),
+                1 => drop(self.request(agent, AgentRequest::HideMessage(message))),
+                2 => drop(self.request(agent, AgentRequest::AckThrough(Pos(self.next_id % 50)))),
+                _ => {
+                    let event = AgentEvent::ReadThrough(message.conversation, message.seq);
+                    self.mail(Event::Agent(self.ids[agent], event));
+                }
+            }
+        }
+    }
+
+    fn client_connects(&mut self) {
+        let agent = self.rng.random_range(0..AGENTS);
+        let explicit = self.rng.random_bool(0.7);
+        self.connect(agent, explicit);
+    }
+
+    fn connect(&mut self, agent: usize, explicit: bool) {
+        let session = SessionId(self.fresh());
+        let mode = if explicit {
+            AckMode::Explicit { window: 4 }
+        } else {
+            AckMode::OnWrite
+        };
+        let socket = Socket {
+            agent,
+            explicit,
+            shown: HashMap::new(),
+            unacked: Vec::new(),
+        };
+        self.sockets.insert(session, socket);
+        self.request(
+            agent,
+            AgentRequest::Attach(KeyHash::of(&format!("key-{agent}")), session, mode),
+        );
+    }
+
+    fn disconnect_one(&mut self) {
+        if let Some(session) = self.sockets.keys().next().copied() {
+            let agent = self.sockets[&session].agent;
+            self.sockets.remove(&session);
+            self.mail(Event::Agent(self.ids[agent], AgentEvent::Detach(session)));
+        }
+    }
+
+    /// The process dies: what was applied stays, each batch in flight may or may not have made it.
+    async fn crash(&mut self) {
+        for (_, batch) in std::mem::take(&mut self.commits) {
+            if self.rng.random_bool(0.5) {
+                self.apply(batch);
+            }
+        }
+        self.store = self.store.crash();
+        self.shard = Shard::new(limits());
+        self.mail.clear();
+        self.reads.clear();
+        self.sockets.clear();
+        self.sends.iter_mut().for_each(|send| send.port = None);
+        self.check_logs().await;
+    }
+
+    async fn check_logs(&self) {
+        let mut keys = BTreeSet::new();
+        for (a, b) in (0..AGENTS).flat_map(|a| (a + 1..AGENTS).map(move |b| (a, b))) {
+            let id = ConversationId::direct(self.ids[a], self.ids[b]);
+            let log = self
+                .store
+                .messages_up(id, Seq(1), Seq(u64::MAX), PAGE_MAX)
+                .await
+                .expect("reads");
+            for (n, message) in log.iter().enumerate() {
+                assert_eq!(message.seq, Seq(n as u64 + 1), "S1: a hole in {id}");
+                assert!(
+                    keys.insert((message.sender, message.client_msg_id.clone())),
+                    "S5: stored twice: {message:?}"
+                );
+            }
+        }
+        for agent in &self.ids {
+            let mut last = HashMap::new();
+            for row in self
+                .store
+                .inbox(*agent, Pos(0), Pos(u64::MAX), PAGE_MAX)
+                .await
+                .expect("reads")
+            {
+                let before = last.insert(row.message.conversation, row.message.seq);
+                assert!(
+                    before < Some(row.message.seq),
+                    "S2: {agent} {before:?} then {:?}",
+                    row.message.seq
+                );
+            }
+        }
+    }
+
+    /// No more faults: everything asked for is answered, everything stored is shown and acked.
+    async fn settle(&mut self) {
+        self.faults = false;
+        self.crash().await;
+        (0..AGENTS).for_each(|agent| self.connect(agent, true));
+        for _ in 0..QUIET_STEPS {
+            self.now = self.now.plus_ms(20);
+            self.machinery().await;
+            self.step(ShardEvent::Tick).await;
+            if self.sends.iter().any(|send| send.answered.is_none()) && self.mail.len() < AGENTS {
+                self.retry_sends();
+            }
+            self.client_acks();
+            let unacked = self.sockets.values().any(|socket| !socket.unacked.is_empty());
+            let open = self.sends.iter().any(|send| send.answered.is_none());
+            if self.mail.is_empty() && self.commits.is_empty() && self.reads.is_empty() && !unacked && !open {
+                return self.check_rest().await;
+            }
+        }
+        panic!("S15: the world did not come to rest");
+    }
+
+    async fn check_rest(&self) {
+        self.check_logs().await;
+        for send in &self.sends {
+            if let Some(Ok(id)) = send.answered {
+                let log = self
+                    .store
+                    .messages_up(id.conversation, id.seq, id.seq, 1)
+                    .await
+                    .expect("reads");
+                assert_eq!(log.len(), 1, "S6: an acknowledged message is gone: {id}");
+                let copy = (self.ids[send.to], id.conversation, id.seq);
+                assert!(self.states[&copy] > DeliveryState::Stored, "S15: {id} still waits");
+            }
+        }
+        for agent in &self.ids {
+            let head = self.store.inbox_head(*agent).await.expect("reads");
+            let rows = self
+                .store
+                .inbox(*agent, Pos(0), Pos(u64::MAX), PAGE_MAX)
+                .await
+                .expect("reads");
+            assert_eq!(
+                (head.backlog, rows.len()),
+                (0, 0),
+                "backlog of {agent} does not match its inbox"
+            );
+        }
+    }
+}
+
+fn socket_of(sockets: &mut BTreeMap<SessionId, Socket>, session: SessionId) -> &mut Socket {
+    sockets.get_mut(&session).expect("checked by the caller")
+}
+
+async fn run(seed: u64) {
+    let mut world = World::new(seed).await;
+    for _ in 0..STEPS {
+        world.tick().await;
+    }
+    world.settle().await;
+}
+
+/// Names the seed when its run panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "failing seed: AGENTCHAT_SIM_SEED={} cargo test --test sim_random",
+                self.0
+            );
+        }
+    }
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value: String| value.parse::<u64>().ok())
+    };
+    let seeds = match number("AGENTCHAT_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("AGENTCHAT_SIM_SEEDS").unwrap_or(500),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    for seed in seeds {
+        let _named = Named(seed);
+        runtime.block_on(run(seed));
+    }
+}
