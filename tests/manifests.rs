@@ -14,13 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates of this workspace by directory; the server is the root.
-const CRATES: [(&str, &str); 5] = [
-    ("agentchat", "."),
-    ("actors", "actors"),
-    ("cluster", "cluster"),
-    ("schema", "schema"),
-    ("loadtest", "loadtest"),
-];
+const CRATES: [(&str, &str); 5] =
+    [("agentchat", "."), ("actors", "actors"), ("cluster", "cluster"), ("schema", "schema"), ("loadtest", "loadtest")];
 
 /// Lines a file may have before its tests (H2).
 const FILE_LINES_MAX: usize = 500;
@@ -68,11 +63,7 @@ fn dependencies(manifest: &str, wanted: Section) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut current = Section::Other;
     let mut inside_named = false;
-    for line in manifest
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in manifest.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if line.starts_with('[') {
             let (opened, named) = section(line);
             current = opened;
@@ -116,10 +107,7 @@ fn check_arrows(krate: &str, allowed: &[&str]) {
 #[track_caller]
 fn check_only(dependency: &str, allowed: &[&str]) {
     for (krate, names) in graph(Section::Shipped) {
-        assert!(
-            allowed.contains(&krate) || !names.contains(dependency),
-            "`{krate}` must not know `{dependency}`"
-        );
+        assert!(allowed.contains(&krate) || !names.contains(dependency), "`{krate}` must not know `{dependency}`");
     }
 }
 
@@ -136,10 +124,7 @@ fn a_manifest_is_read_as_cargo_reads_it() {
 #[test]
 fn every_member_of_the_workspace_is_known_here() {
     let manifest = read(&root().join("Cargo.toml"));
-    let members = manifest
-        .lines()
-        .find(|line| line.starts_with("members"))
-        .expect("a line `members = [...]`");
+    let members = manifest.lines().find(|line| line.starts_with("members")).expect("a line `members = [...]`");
     let listed: BTreeSet<&str> = members.split('"').skip(1).step_by(2).collect();
     let known: BTreeSet<&str> = CRATES.iter().map(|(_, dir)| *dir).filter(|dir| *dir != ".").collect();
     assert_eq!(listed, known);
@@ -152,10 +137,7 @@ fn dependencies_point_one_way() {
     check_arrows("cluster", &["schema"]);
     check_arrows("schema", &[]);
     check_arrows("loadtest", &[]);
-    assert!(
-        ours("agentchat").contains("actors"),
-        "the reader of manifests sees nothing"
-    );
+    assert!(ours("agentchat").contains("actors"), "the reader of manifests sees nothing");
 }
 
 #[test]
@@ -171,19 +153,13 @@ fn what_a_crate_does_not_know() {
 /// All Rust files of the workspace, build output excepted.
 fn sources() -> Vec<PathBuf> {
     let mut pending: Vec<PathBuf> = ["src", "tests"].iter().map(|dir| root().join(dir)).collect();
-    pending.extend(
-        CRATES
-            .iter()
-            .filter(|(_, dir)| *dir != ".")
-            .map(|(_, dir)| root().join(dir)),
-    );
+    pending.extend(CRATES.iter().filter(|(_, dir)| *dir != ".").map(|(_, dir)| root().join(dir)));
     let mut found = Vec::new();
     while let Some(dir) = pending.pop() {
         for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
             let path = entry.expect("a readable directory entry").path();
-            let hidden = path
-                .file_name()
-                .is_some_and(|name| name == "target" || name.to_string_lossy().starts_with('.'));
+            let hidden =
+                path.file_name().is_some_and(|name| name == "target" || name.to_string_lossy().starts_with('.'));
             if path.is_dir() && !hidden {
                 pending.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -199,22 +175,15 @@ fn sources() -> Vec<PathBuf> {
 /// A whole file of tests: under a `tests` or `benches` directory, or named so by the module that holds it.
 fn is_test_file(path: &Path) -> bool {
     let relative = path.strip_prefix(root()).unwrap_or(path);
-    relative
-        .components()
-        .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches")
-        || path
-            .file_stem()
-            .is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+    relative.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches")
+        || path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
 }
 
 /// The lines before the `#[cfg(test)]` module that ends a file.
 fn without_tests(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines.iter().enumerate().position(|(at, line)| {
-        let module = lines[at + 1..]
-            .iter()
-            .map(|next| next.trim())
-            .find(|next| !next.starts_with("#["));
+        let module = lines[at + 1..].iter().map(|next| next.trim()).find(|next| !next.starts_with("#["));
         *line == "#[cfg(test)]" && module.is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
     });
     lines[..tail.unwrap_or(lines.len())].to_vec()
@@ -227,10 +196,7 @@ fn check_sources(rule: &str, broken: impl Fn(&Path, &str) -> Option<String>) {
         .iter()
         .filter_map(|path| {
             let what = broken(path, &read(path))?;
-            Some(format!(
-                "{}: {what}",
-                path.strip_prefix(root()).unwrap_or(path).display()
-            ))
+            Some(format!("{}: {what}", path.strip_prefix(root()).unwrap_or(path).display()))
         })
         .collect();
     assert!(wrong.is_empty(), "{rule}\n{}", wrong.join("\n"));
@@ -256,9 +222,7 @@ fn no_file_outgrows_a_reader() {
 fn nothing_unwraps_outside_tests() {
     check_sources("H3: no `.unwrap()` outside tests", |path, text| {
         let code = without_tests(text);
-        let at = code
-            .iter()
-            .position(|line| line.contains(".unwrap()") && !line.trim_start().starts_with("//"))?;
+        let at = code.iter().position(|line| line.contains(".unwrap()") && !line.trim_start().starts_with("//"))?;
         (!is_test_file(path)).then(|| format!("line {}", at + 1))
     });
 }

@@ -83,12 +83,7 @@ fn account(n: usize) -> AgentRow {
 }
 
 fn limits() -> Limits {
-    Limits {
-        requests_per_second: None,
-        sends_per_second: None,
-        cold_threads: None,
-        ..Limits::default()
-    }
+    Limits { requests_per_second: None, sends_per_second: None, cold_threads: None, ..Limits::default() }
 }
 
 impl World {
@@ -107,17 +102,9 @@ impl World {
                 notes: None,
                 added_at: Timestamp(1),
             };
-            let pairs = (0..AGENTS)
-                .flat_map(|a| (0..AGENTS).map(move |b| (a, b)))
-                .filter(|(a, b)| a != b);
+            let pairs = (0..AGENTS).flat_map(|a| (0..AGENTS).map(move |b| (a, b))).filter(|(a, b)| a != b);
             let writes = pairs.map(|(a, b)| Write::Contact(account(a).id, contact(b))).collect();
-            store.submit(
-                vec![Batch {
-                    writes,
-                    ..Batch::default()
-                }],
-                Box::new(|_| {}),
-            );
+            store.submit(vec![Batch { writes, ..Batch::default() }], Box::new(|_| {}));
         }
         Self {
             rng,
@@ -213,17 +200,11 @@ impl World {
         for write in &batch.writes {
             if let Write::Receipt(agent, conversation, seq, receipt) = write {
                 let state = self.states.entry((*agent, *conversation, *seq)).or_default();
-                assert!(
-                    receipt.state >= *state,
-                    "S17: {agent} {conversation} {seq:?} went back to {receipt:?}"
-                );
+                assert!(receipt.state >= *state, "S17: {agent} {conversation} {seq:?} went back to {receipt:?}");
                 *state = receipt.state;
             }
         }
-        self.store.submit(
-            vec![batch],
-            Box::new(|outcomes| assert!(outcomes.iter().all(Result::is_ok))),
-        );
+        self.store.submit(vec![batch], Box::new(|outcomes| assert!(outcomes.iter().all(Result::is_ok))));
     }
 
     async fn step(&mut self, event: ShardEvent) {
@@ -250,27 +231,12 @@ impl World {
         let (from, to) = (send.from, send.to);
         match reply {
             Ok(Reply::Sent(sent)) => {
-                let id = MessageId {
-                    conversation: sent.message.conversation,
-                    seq: sent.message.seq,
-                };
+                let id = MessageId { conversation: sent.message.conversation, seq: sent.message.seq };
                 send.answered = Some(Ok(id));
                 assert_eq!(sent.message.sender, self.ids[from], "S5: replayed to its own sender");
-                let log = self
-                    .store
-                    .messages_up(id.conversation, id.seq, id.seq, 1)
-                    .await
-                    .expect("reads");
-                assert_eq!(
-                    log.first(),
-                    Some(&sent.message),
-                    "S6: answered before the message was durable"
-                );
-                let copy = self
-                    .store
-                    .receipts(self.ids[to], id.conversation, id.seq, id.seq, 1)
-                    .await
-                    .expect("reads");
+                let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
+                assert_eq!(log.first(), Some(&sent.message), "S6: answered before the message was durable");
+                let copy = self.store.receipts(self.ids[to], id.conversation, id.seq, id.seq, 1).await.expect("reads");
                 assert_eq!(copy.len(), 1, "S6: answered before the delivery was durable");
             }
             Err(Refusal::Unavailable | Refusal::TimedOut) => {}
@@ -291,31 +257,16 @@ impl World {
             }
             ToSession::Read { .. } | ToSession::Typing { .. } => return,
         };
-        let id = MessageId {
-            conversation: message.conversation,
-            seq: message.seq,
-        };
+        let id = MessageId { conversation: message.conversation, seq: message.seq };
         let last = socket.shown.entry(id.conversation).or_default();
         assert!(id.seq > *last, "S3: {id} after {last:?} on {session:?}");
         *last = id.seq;
         let (agent, explicit) = (socket.agent, socket.explicit);
-        assert_eq!(
-            pos.is_none(),
-            message.sender == self.ids[agent],
-            "S4: only own messages are echoes"
-        );
-        let log = self
-            .store
-            .messages_up(id.conversation, id.seq, id.seq, 1)
-            .await
-            .expect("reads");
+        assert_eq!(pos.is_none(), message.sender == self.ids[agent], "S4: only own messages are echoes");
+        let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
         assert_eq!(log.first(), Some(&message), "pushed before it was durable");
         if pos.is_some() {
-            let copy = self
-                .store
-                .receipts(self.ids[agent], id.conversation, id.seq, id.seq, 1)
-                .await
-                .expect("reads");
+            let copy = self.store.receipts(self.ids[agent], id.conversation, id.seq, id.seq, 1).await.expect("reads");
             assert_eq!(copy.len(), 1, "pushed before its delivery was durable");
             self.seen[agent].insert(id);
             socket_of(&mut self.sockets, session).unacked.push(id);
@@ -330,13 +281,7 @@ impl World {
             let n = {
                 let from = self.rng.random_range(0..AGENTS);
                 let to = (from + self.rng.random_range(1..AGENTS)) % AGENTS;
-                self.sends.push(Send {
-                    from,
-                    to,
-                    answered: None,
-                    port: None,
-                    asked_at: self.now,
-                });
+                self.sends.push(Send { from, to, answered: None, port: None, asked_at: self.now });
                 self.sends.len() - 1
             };
             self.ask(n);
@@ -348,10 +293,7 @@ impl World {
         let now = self.now;
         let late = |send: &&mut Send| send.port.is_some() && now.ms_since(send.asked_at) >= DEADLINE_MS;
         self.sends.iter_mut().filter(late).for_each(|send| send.port = None);
-        let retry = self
-            .sends
-            .iter()
-            .position(|send| send.answered.is_none() && send.port.is_none());
+        let retry = self.sends.iter().position(|send| send.answered.is_none() && send.port.is_none());
         if let Some(n) = retry {
             self.ask(n);
         }
@@ -410,22 +352,10 @@ impl World {
 
     fn connect(&mut self, agent: usize, explicit: bool) {
         let session = SessionId(self.fresh());
-        let mode = if explicit {
-            AckMode::Explicit { window: 4 }
-        } else {
-            AckMode::OnWrite
-        };
-        let socket = Socket {
-            agent,
-            explicit,
-            shown: HashMap::new(),
-            unacked: Vec::new(),
-        };
+        let mode = if explicit { AckMode::Explicit { window: 4 } } else { AckMode::OnWrite };
+        let socket = Socket { agent, explicit, shown: HashMap::new(), unacked: Vec::new() };
         self.sockets.insert(session, socket);
-        self.request(
-            agent,
-            AgentRequest::Attach(KeyHash::of(&format!("key-{agent}")), session, mode),
-        );
+        self.request(agent, AgentRequest::Attach(KeyHash::of(&format!("key-{agent}")), session, mode));
     }
 
     fn disconnect_one(&mut self) {
@@ -456,33 +386,17 @@ impl World {
         let mut keys = BTreeSet::new();
         for (a, b) in (0..AGENTS).flat_map(|a| (a + 1..AGENTS).map(move |b| (a, b))) {
             let id = ConversationId::direct(self.ids[a], self.ids[b]);
-            let log = self
-                .store
-                .messages_up(id, Seq(1), Seq(u64::MAX), PAGE_MAX)
-                .await
-                .expect("reads");
+            let log = self.store.messages_up(id, Seq(1), Seq(u64::MAX), PAGE_MAX).await.expect("reads");
             for (n, message) in log.iter().enumerate() {
                 assert_eq!(message.seq, Seq(n as u64 + 1), "S1: a hole in {id}");
-                assert!(
-                    keys.insert((message.sender, message.client_msg_id.clone())),
-                    "S5: stored twice: {message:?}"
-                );
+                assert!(keys.insert((message.sender, message.client_msg_id.clone())), "S5: stored twice: {message:?}");
             }
         }
         for agent in &self.ids {
             let mut last = HashMap::new();
-            for row in self
-                .store
-                .inbox(*agent, Pos(0), Pos(u64::MAX), PAGE_MAX)
-                .await
-                .expect("reads")
-            {
+            for row in self.store.inbox(*agent, Pos(0), Pos(u64::MAX), PAGE_MAX).await.expect("reads") {
                 let before = last.insert(row.message.conversation, row.message.seq);
-                assert!(
-                    before < Some(row.message.seq),
-                    "S2: {agent} {before:?} then {:?}",
-                    row.message.seq
-                );
+                assert!(before < Some(row.message.seq), "S2: {agent} {before:?} then {:?}", row.message.seq);
             }
         }
     }
@@ -513,11 +427,7 @@ impl World {
         self.check_logs().await;
         for send in &self.sends {
             if let Some(Ok(id)) = send.answered {
-                let log = self
-                    .store
-                    .messages_up(id.conversation, id.seq, id.seq, 1)
-                    .await
-                    .expect("reads");
+                let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
                 assert_eq!(log.len(), 1, "S6: an acknowledged message is gone: {id}");
                 let copy = (self.ids[send.to], id.conversation, id.seq);
                 assert!(self.states[&copy] > DeliveryState::Stored, "S15: {id} still waits");
@@ -525,16 +435,8 @@ impl World {
         }
         for agent in &self.ids {
             let head = self.store.inbox_head(*agent).await.expect("reads");
-            let rows = self
-                .store
-                .inbox(*agent, Pos(0), Pos(u64::MAX), PAGE_MAX)
-                .await
-                .expect("reads");
-            assert_eq!(
-                (head.backlog, rows.len()),
-                (0, 0),
-                "backlog of {agent} does not match its inbox"
-            );
+            let rows = self.store.inbox(*agent, Pos(0), Pos(u64::MAX), PAGE_MAX).await.expect("reads");
+            assert_eq!((head.backlog, rows.len()), (0, 0), "backlog of {agent} does not match its inbox");
         }
     }
 }
@@ -557,21 +459,14 @@ struct Named(u64);
 impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "failing seed: AGENTCHAT_SIM_SEED={} cargo test --test sim_random",
-                self.0
-            );
+            eprintln!("failing seed: AGENTCHAT_SIM_SEED={} cargo test --test sim_random", self.0);
         }
     }
 }
 
 #[test]
 fn no_seed_breaks_an_invariant() {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value: String| value.parse::<u64>().ok())
-    };
+    let number = |name| std::env::var(name).ok().and_then(|value: String| value.parse::<u64>().ok());
     let seeds = match number("AGENTCHAT_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("AGENTCHAT_SIM_SEEDS").unwrap_or(500),

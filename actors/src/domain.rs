@@ -43,10 +43,7 @@ pub struct DomainOptions {
 
 impl Default for DomainOptions {
     fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            shards: SHARDS_DEFAULT,
-        }
+        Self { limits: Limits::default(), shards: SHARDS_DEFAULT }
     }
 }
 
@@ -99,11 +96,7 @@ impl Domain {
         let event = event(port);
         let shard = self.node.region.shard_of(event.to().key());
         let refused = match self.node.region.admit(shard) {
-            Ok(permit) => self
-                .node
-                .region
-                .post(shard, crate::shard::ShardEvent::Entity(event))
-                .map(|()| permit),
+            Ok(permit) => self.node.region.post(shard, crate::shard::ShardEvent::Entity(event)).map(|()| permit),
             Err(refused) => Err(refused),
         };
         let Ok(_permit) = refused else {
@@ -120,8 +113,7 @@ impl Domain {
     }
 
     async fn ask_agent(&self, agent: AgentId, request: AgentRequest) -> Result<Reply, Refusal> {
-        self.ask(|port| Event::Agent(agent, AgentEvent::Request(port, request)))
-            .await
+        self.ask(|port| Event::Agent(agent, AgentEvent::Request(port, request))).await
     }
 
     fn tell_agent(&self, agent: AgentId, event: AgentEvent) {
@@ -136,17 +128,13 @@ impl Domain {
 
     /// Sends a message.
     pub async fn send(&self, sender: AgentId, target: Target, draft: Draft) -> Result<Sent, Refusal> {
-        let reply = self
-            .ask_agent(sender, AgentRequest::Send(target, Box::new(draft)))
-            .await?;
+        let reply = self.ask_agent(sender, AgentRequest::Send(target, Box::new(draft))).await?;
         expect_reply!(reply, Reply::Sent(sent) => sent)
     }
 
     /// Changes profile and settings.
     pub async fn update_profile(&self, agent: AgentId, patch: ProfilePatch) -> Result<Arc<AgentRow>, Refusal> {
-        let reply = self
-            .ask_agent(agent, AgentRequest::UpdateProfile(Box::new(patch)))
-            .await?;
+        let reply = self.ask_agent(agent, AgentRequest::UpdateProfile(Box::new(patch))).await?;
         expect_reply!(reply, Reply::Account(row) => row)
     }
 
@@ -160,11 +148,7 @@ impl Domain {
     pub async fn delete_agent(&self, agent: AgentId) -> Result<(), Refusal> {
         let reply = self.ask_agent(agent, AgentRequest::Delete).await?;
         let row = expect_reply!(reply, Reply::Account(row) => row)?;
-        self.node
-            .store
-            .release_email(&row.email, agent)
-            .await
-            .map_err(|_| Refusal::TimedOut)
+        self.node.store.release_email(&row.email, agent).await.map_err(|_| Refusal::TimedOut)
     }
 
     async fn live_target(&self, agent: AgentId, target: AgentId) -> Result<AgentRow, Refusal> {
@@ -172,8 +156,7 @@ impl Domain {
             return Err(Refusal::SelfTarget);
         }
         let row = self.node.store.agent(target).await.map_err(|_| Refusal::Unavailable)?;
-        row.filter(|row| row.status != AgentStatus::Deleted)
-            .ok_or(Refusal::AgentNotFound)
+        row.filter(|row| row.status != AgentStatus::Deleted).ok_or(Refusal::AgentNotFound)
     }
 
     /// Adds a contact, or overwrites its notes if given; `true` when it is new.
@@ -184,9 +167,7 @@ impl Domain {
         notes: Option<Option<String>>,
     ) -> Result<(ContactRow, bool), Refusal> {
         let handle = self.live_target(agent, target).await?.handle;
-        let reply = self
-            .ask_agent(agent, AgentRequest::PutContact { target, handle, notes })
-            .await?;
+        let reply = self.ask_agent(agent, AgentRequest::PutContact { target, handle, notes }).await?;
         expect_reply!(reply, Reply::Contact(contact, created) => (contact, created))
     }
 
@@ -203,9 +184,7 @@ impl Domain {
 
     /// Removes a contact.
     pub async fn remove_contact(&self, agent: AgentId, handle: String) -> Result<(), Refusal> {
-        self.ask_agent(agent, AgentRequest::RemoveContact(handle))
-            .await
-            .map(drop)
+        self.ask_agent(agent, AgentRequest::RemoveContact(handle)).await.map(drop)
     }
 
     /// Blocks an agent.
@@ -225,9 +204,7 @@ impl Domain {
 
     /// What `caller` may read of a conversation.
     pub async fn conversation(&self, id: ConversationId, caller: AgentId) -> Result<ConversationView, Refusal> {
-        let reply = self
-            .ask(|port| Event::Conversation(id, ConversationEvent::View(port, caller)))
-            .await?;
+        let reply = self.ask(|port| Event::Conversation(id, ConversationEvent::View(port, caller))).await?;
         expect_reply!(reply, Reply::Conversation(view) => *view)
     }
 
@@ -251,16 +228,12 @@ impl Domain {
 
     /// Hides one visible message.
     pub async fn hide_message(&self, agent: AgentId, message: MessageId) -> Result<(), Refusal> {
-        self.ask_agent(agent, AgentRequest::HideMessage(message))
-            .await
-            .map(drop)
+        self.ask_agent(agent, AgentRequest::HideMessage(message)).await.map(drop)
     }
 
     /// Hides a conversation from the caller's list.
     pub async fn hide_conversation(&self, agent: AgentId, id: ConversationId) -> Result<(), Refusal> {
-        self.ask_agent(agent, AgentRequest::HideConversation(id))
-            .await
-            .map(drop)
+        self.ask_agent(agent, AgentRequest::HideConversation(id)).await.map(drop)
     }
 
     /// A socket acknowledged a message.
@@ -285,9 +258,7 @@ impl Domain {
         mode: AckMode,
     ) -> Result<(SessionId, mpsc::Receiver<ToSession>, CallerView), Refusal> {
         let (session, frames) = self.node.sessions.open(SESSION_QUEUE);
-        let reply = self
-            .ask_agent(who.agent, AgentRequest::Attach(who.key, session, mode))
-            .await;
+        let reply = self.ask_agent(who.agent, AgentRequest::Attach(who.key, session, mode)).await;
         let view = reply.and_then(|reply| expect_reply!(reply, Reply::Caller(view) => view));
         match view {
             Ok(view) => Ok((session, frames, view)),

@@ -50,23 +50,15 @@ pub struct Region<M> {
 
 impl<M> std::fmt::Debug for Region<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Region")
-            .field("shards", &self.slots.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Region").field("shards", &self.slots.len()).finish_non_exhaustive()
     }
 }
 
 impl<M: Send + 'static> Region<M> {
     /// A region of `shards` shards (a power of two) that each admit `limit` unanswered requests.
     pub fn new(shards: u32, limit: usize) -> Self {
-        let slot = |_| Slot {
-            mailbox: RwLock::new(None),
-            admitted: Arc::new(AtomicUsize::new(0)),
-        };
-        Self {
-            slots: (0..shards).map(slot).collect(),
-            limit,
-        }
+        let slot = |_| Slot { mailbox: RwLock::new(None), admitted: Arc::new(AtomicUsize::new(0)) };
+        Self { slots: (0..shards).map(slot).collect(), limit }
     }
 
     /// How many shards there are.
@@ -81,10 +73,7 @@ impl<M: Send + 'static> Region<M> {
 
     /// Puts a mailbox in place (activation, restart) or takes it away.
     pub fn install(&self, shard: ShardId, mailbox: Option<Arc<dyn Mailbox<M>>>) {
-        *self.slots[shard.0 as usize]
-            .mailbox
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = mailbox;
+        *self.slots[shard.0 as usize].mailbox.write().unwrap_or_else(PoisonError::into_inner) = mailbox;
     }
 
     /// Takes a place for one request (G1).
@@ -99,10 +88,7 @@ impl<M: Send + 'static> Region<M> {
 
     /// Hands a message to a shard of this node. Never shed (G1).
     pub fn post(&self, shard: ShardId, message: M) -> Result<(), Refused> {
-        let slot = self.slots[shard.0 as usize]
-            .mailbox
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let slot = self.slots[shard.0 as usize].mailbox.read().unwrap_or_else(PoisonError::into_inner);
         let mailbox = slot.as_ref().ok_or(Refused::NotHere)?;
         mailbox.post(message).map_err(|_| Refused::NotHere)
     }

@@ -35,11 +35,7 @@ impl Key {
 
     fn parse(text: &str, kind: &'static str) -> Result<Self, BadId> {
         let bytes: [u8; KEY_LEN] = text.as_bytes().try_into().map_err(|_| BadId(kind))?;
-        if bytes.iter().all(u8::is_ascii_alphanumeric) {
-            Ok(Self(bytes))
-        } else {
-            Err(BadId(kind))
-        }
+        if bytes.iter().all(u8::is_ascii_alphanumeric) { Ok(Self(bytes)) } else { Err(BadId(kind)) }
     }
 
     /// The characters as text.
@@ -85,17 +81,10 @@ impl ConversationId {
     /// The one conversation that two agents share (I2). Symmetric in its arguments.
     pub fn direct(a: AgentId, b: AgentId) -> Self {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
-        let digest = Sha256::new()
-            .chain_update(b"direct")
-            .chain_update(low.0.0)
-            .chain_update(high.0.0)
-            .finalize();
+        let digest = Sha256::new().chain_update(b"direct").chain_update(low.0.0).chain_update(high.0.0).finalize();
         let mut entropy = [0; KEY_LEN];
         entropy.copy_from_slice(&digest[..KEY_LEN]);
-        Self {
-            kind: ConversationKind::Direct,
-            key: Key::from_bytes(entropy),
-        }
+        Self { kind: ConversationKind::Direct, key: Key::from_bytes(entropy) }
     }
 }
 
@@ -141,10 +130,7 @@ pub struct DeliveryId {
 impl DeliveryId {
     /// The id of `agent`'s delivery at `pos`.
     pub fn new(agent: AgentId, pos: Pos) -> Self {
-        Self {
-            tag: Self::tag(agent, pos),
-            pos,
-        }
+        Self { tag: Self::tag(agent, pos), pos }
     }
 
     /// Whether this id was made for `agent`.
@@ -153,10 +139,7 @@ impl DeliveryId {
     }
 
     fn tag(agent: AgentId, pos: Pos) -> u64 {
-        let digest = Sha256::new()
-            .chain_update(agent.0.0)
-            .chain_update(pos.0.to_be_bytes())
-            .finalize();
+        let digest = Sha256::new().chain_update(agent.0.0).chain_update(pos.0.to_be_bytes()).finalize();
         digest[..8].iter().fold(0, |acc, byte| acc << 8 | u64::from(*byte))
     }
 }
@@ -209,10 +192,7 @@ impl FromStr for ConversationId {
             Some(("grp", key)) => (ConversationKind::Group, key),
             _ => return Err(BadId("conversation")),
         };
-        Ok(Self {
-            kind,
-            key: Key::parse(key, "conversation")?,
-        })
+        Ok(Self { kind, key: Key::parse(key, "conversation")? })
     }
 }
 
@@ -239,10 +219,7 @@ impl FromStr for MessageId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
         const BAD: BadId = BadId("message");
-        let suffix = text
-            .strip_prefix("msg_")
-            .filter(|suffix| suffix.is_ascii())
-            .ok_or(BAD)?;
+        let suffix = text.strip_prefix("msg_").filter(|suffix| suffix.is_ascii()).ok_or(BAD)?;
         if !(KEY_LEN + 2..=KEY_LEN + 12).contains(&suffix.len()) {
             return Err(BAD);
         }
@@ -256,22 +233,13 @@ impl FromStr for MessageId {
         let mut seq = 0u64;
         for digit in digits {
             let value = ALPHABET.iter().position(|letter| letter == digit).ok_or(BAD)?;
-            seq = seq
-                .checked_mul(62)
-                .and_then(|seq| seq.checked_add(value as u64))
-                .ok_or(BAD)?;
+            seq = seq.checked_mul(62).and_then(|seq| seq.checked_add(value as u64)).ok_or(BAD)?;
         }
         // One text form per id: no leading zeros, and 0 is nobody's seq.
         if seq == 0 || digits[0] == ALPHABET[0] {
             return Err(BAD);
         }
-        Ok(Self {
-            conversation: ConversationId {
-                kind,
-                key: Key::parse(key, "message")?,
-            },
-            seq: Seq(seq),
-        })
+        Ok(Self { conversation: ConversationId { kind, key: Key::parse(key, "message")? }, seq: Seq(seq) })
     }
 }
 
@@ -291,10 +259,7 @@ impl FromStr for DeliveryId {
             return Err(BAD);
         }
         let part = |text: &str| u64::from_str_radix(text, 16).map_err(|_| BAD);
-        Ok(Self {
-            tag: part(&hex[..16])?,
-            pos: Pos(part(&hex[16..])?),
-        })
+        Ok(Self { tag: part(&hex[..16])?, pos: Pos(part(&hex[16..])?) })
     }
 }
 
@@ -305,15 +270,8 @@ mod tests {
     use super::*;
 
     fn conversation(entropy: [u8; 16], group: bool) -> ConversationId {
-        let kind = if group {
-            ConversationKind::Group
-        } else {
-            ConversationKind::Direct
-        };
-        ConversationId {
-            kind,
-            key: Key::from_bytes(entropy),
-        }
+        let kind = if group { ConversationKind::Group } else { ConversationKind::Direct };
+        ConversationId { kind, key: Key::from_bytes(entropy) }
     }
 
     proptest! {

@@ -84,12 +84,7 @@ impl MemoryStore {
     /// What a restart would find: everything applied, nothing held.
     pub fn crash(&self) -> Self {
         let rows = self.engine.state().rows.clone();
-        Self::over(MemoryEngine {
-            state: Mutex::new(State {
-                rows,
-                ..State::default()
-            }),
-        })
+        Self::over(MemoryEngine { state: Mutex::new(State { rows, ..State::default() }) })
     }
 }
 
@@ -105,10 +100,7 @@ impl Engine for MemoryEngine {
         let mut state = self.state();
         if state.failing {
             drop(state);
-            return done(vec![
-                Err(StoreError::Unavailable("injected fault".to_owned()));
-                batches.len()
-            ]);
+            return done(vec![Err(StoreError::Unavailable("injected fault".to_owned())); batches.len()]);
         }
         // Also behind held ones that are being released: order is by submission.
         if state.holding || !state.held.is_empty() {
@@ -125,9 +117,7 @@ impl Engine for MemoryEngine {
 
     fn scan(&self, from: &[u8], through: &[u8], limit: usize, direction: Direction) -> Result<Pairs, StoreError> {
         let state = self.state();
-        let range = state
-            .rows
-            .range::<[u8], _>((Bound::Included(from), Bound::Included(through)));
+        let range = state.rows.range::<[u8], _>((Bound::Included(from), Bound::Included(through)));
         let owned = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
         Ok(match direction {
             Direction::Up => range.take(limit).map(owned).collect(),

@@ -48,10 +48,7 @@ fn message(seq: u64, content: &str) -> Write {
 
 async fn submit(store: &dyn Store, writes: Vec<Write>) -> Result<(), StoreError> {
     let (tx, rx) = tokio::sync::oneshot::channel();
-    let batch = Batch {
-        writes,
-        ..Batch::default()
-    };
+    let batch = Batch { writes, ..Batch::default() };
     store.submit(vec![batch], Box::new(move |outcomes| drop(tx.send(outcomes))));
     rx.await.expect("answered").remove(0)
 }
@@ -62,10 +59,7 @@ async fn keeps_the_contract(store: Arc<dyn Store>) {
     assert_eq!(store.messages_up(id, Seq(1), Seq(9), 9).await, Ok(vec![]));
     for seq in 1..=300 {
         // The second put of the same row in one batch wins.
-        assert_eq!(
-            submit(&*store, vec![message(seq, "old"), message(seq, "new")]).await,
-            Ok(())
-        );
+        assert_eq!(submit(&*store, vec![message(seq, "old"), message(seq, "new")]).await, Ok(()));
     }
     let up = store.messages_up(id, Seq(2), Seq(299), 3).await.expect("page");
     assert_eq!(
@@ -101,10 +95,7 @@ async fn keeps_the_contract(store: Arc<dyn Store>) {
     assert_eq!(third(51, "three").await, Err(CreateAgentError::EmailLimit { limit: 2 }));
     assert_eq!(store.release_email("a@b.c", agent(50)).await, Ok(()));
     assert_eq!(third(51, "three").await, Ok(()));
-    assert_eq!(
-        third(52, "four").await,
-        Err(CreateAgentError::EmailExhausted { limit: 3 })
-    );
+    assert_eq!(third(52, "four").await, Err(CreateAgentError::EmailExhausted { limit: 3 }));
     assert_eq!(store.take_pending("pnd_x").await, Ok(false));
     assert_eq!(store.close().await, Ok(()));
 }
@@ -117,17 +108,11 @@ async fn memory_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn embedded_keeps_the_contract_and_reopens() {
     let dir = tempfile::tempdir().expect("dir");
-    keeps_the_contract(Arc::new(
-        EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).expect("opens"),
-    ))
-    .await;
+    keeps_the_contract(Arc::new(EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).expect("opens"))).await;
     for _ in 0..3 {
         let store = EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).expect("opens again");
         let id = ConversationId::direct(agent(1), agent(2));
-        assert_eq!(
-            store.messages_up(id, Seq(1), Seq(999), 999).await.expect("page").len(),
-            300
-        );
+        assert_eq!(store.messages_up(id, Seq(1), Seq(999), 999).await.expect("page").len(), 300);
         assert!(store.agent_by_handle("one").await.expect("read").is_some());
     }
 }

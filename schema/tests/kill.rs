@@ -27,10 +27,7 @@ fn owner(n: u64) -> AgentId {
 fn batch(n: u64) -> Batch {
     let rows = 0..ROWS;
     let thread = |row| Write::ColdThread(owner(n), ConversationId::direct(owner(n), owner(row)), Timestamp(n));
-    Batch {
-        writes: rows.map(|row| thread(row + 1_000_000_000)).collect(),
-        ..Batch::default()
-    }
+    Batch { writes: rows.map(|row| thread(row + 1_000_000_000)).collect(), ..Batch::default() }
 }
 
 fn open(dir: &str) -> EmbeddedStore {
@@ -41,16 +38,11 @@ fn open(dir: &str) -> EmbeddedStore {
 #[ignore = "the child of the test below"]
 fn child() {
     let Ok(dir) = std::env::var(CHILD) else { return };
-    let first = std::env::var(FIRST)
-        .ok()
-        .and_then(|first| first.parse().ok())
-        .expect("a number");
+    let first = std::env::var(FIRST).ok().and_then(|first| first.parse().ok()).expect("a number");
     let (store, next) = (Arc::new(open(&dir)), Arc::new(AtomicU64::new(first)));
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
-        let writers: Vec<_> = (0..32)
-            .map(|_| tokio::spawn(write(Arc::clone(&store), Arc::clone(&next))))
-            .collect();
+        let writers: Vec<_> = (0..32).map(|_| tokio::spawn(write(Arc::clone(&store), Arc::clone(&next)))).collect();
         for writer in writers {
             writer.await.expect("runs until killed");
         }
@@ -69,10 +61,7 @@ async fn write(store: Arc<EmbeddedStore>, next: Arc<AtomicU64>) {
 
 #[tokio::test]
 async fn kill_9_loses_nothing_acknowledged() {
-    let rounds: u64 = std::env::var("AGENTCHAT_KILLS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(10);
+    let rounds: u64 = std::env::var("AGENTCHAT_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10);
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().to_str().expect("utf-8").to_owned();
     let mut acked: Vec<u64> = Vec::new();
@@ -86,11 +75,7 @@ async fn kill_9_loses_nothing_acknowledged() {
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let reader = std::thread::spawn(move || {
             let number = |line: String| line.strip_prefix("acked ")?.strip_suffix('.')?.parse::<u64>().ok();
-            output
-                .lines()
-                .map_while(Result::ok)
-                .filter_map(number)
-                .collect::<Vec<_>>()
+            output.lines().map_while(Result::ok).filter_map(number).collect::<Vec<_>>()
         });
         // The moment of the kill is the point of the test, not a wait for something.
         std::thread::sleep(Duration::from_millis(rand::random_range(20..200)));
@@ -100,11 +85,7 @@ async fn kill_9_loses_nothing_acknowledged() {
         acked.extend(reader.join().expect("read"));
         let store = open(&path);
         // Earlier rounds once more at the end only: the newest acknowledgements are the ones at risk.
-        let checked = if round + 1 == rounds {
-            &acked[..]
-        } else {
-            &acked[before..]
-        };
+        let checked = if round + 1 == rounds { &acked[..] } else { &acked[before..] };
         for n in checked {
             let rows = store.cold_threads(owner(*n)).await.expect("read").len() as u64;
             assert_eq!(rows, ROWS, "batch {n} after round {round}");

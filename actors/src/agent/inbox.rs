@@ -74,8 +74,7 @@ impl Agent {
         }
         let view = *view;
         if !own || first_or_hidden {
-            self.writer
-                .write(Write::AgentConversation(self.row.id, conversation, view));
+            self.writer.write(Write::AgentConversation(self.row.id, conversation, view));
         }
         if own {
             self.take_own(delivery);
@@ -90,8 +89,7 @@ impl Agent {
         let message = &delivery.message;
         if delivery.cold {
             self.sends.cold_stored(message.conversation, message.created_at);
-            self.writer
-                .write(Write::ColdThread(self.row.id, message.conversation, message.created_at));
+            self.writer.write(Write::ColdThread(self.row.id, message.conversation, message.created_at));
         }
         self.writer.then(After::Echo(message.clone()));
     }
@@ -101,20 +99,9 @@ impl Agent {
         let (agent, pos) = (self.row.id, self.head.last_pos.next());
         self.head.last_pos = pos;
         self.head.backlog += 1;
-        let receipt = ReceiptRow {
-            pos: Some(pos),
-            state: DeliveryState::Stored,
-            ..ReceiptRow::default()
-        };
-        self.writer.write(Write::Inbox(
-            agent,
-            InboxRow {
-                pos,
-                message: message.clone(),
-            },
-        ));
-        self.writer
-            .write(Write::Receipt(agent, message.conversation, message.seq, receipt));
+        let receipt = ReceiptRow { pos: Some(pos), state: DeliveryState::Stored, ..ReceiptRow::default() };
+        self.writer.write(Write::Inbox(agent, InboxRow { pos, message: message.clone() }));
+        self.writer.write(Write::Receipt(agent, message.conversation, message.seq, receipt));
         self.writer.write(Write::InboxHead(agent, self.head));
         self.writer.then(After::Release(pos, message.clone()));
     }
@@ -124,17 +111,11 @@ impl Agent {
         let Some(opener) = delivery.established else { return };
         if opener == self.row.id {
             self.sends.cold_answered(delivery.message.conversation);
-            self.writer
-                .write(Write::ColdThreadRemove(opener, delivery.message.conversation));
+            self.writer.write(Write::ColdThreadRemove(opener, delivery.message.conversation));
         }
         let (peer, handle) = delivery.peer.clone();
         if !self.contacts.contains_key(&peer) && !self.blocks.contains_key(&peer) {
-            let contact = ContactRow {
-                agent: peer,
-                handle,
-                notes: None,
-                added_at: now,
-            };
+            let contact = ContactRow { agent: peer, handle, notes: None, added_at: now };
             self.writer.write(Write::Contact(self.row.id, contact.clone()));
             self.contacts.insert(peer, contact);
         }
@@ -148,8 +129,7 @@ impl Agent {
         for session in &mut self.sessions {
             if let Some((cursor, limit)) = session.next_page(now, fx) {
                 self.pages_out += 1;
-                fx.reads
-                    .push(Read::InboxFor(self.row.id, session.id, cursor, self.released, limit));
+                fx.reads.push(Read::InboxFor(self.row.id, session.id, cursor, self.released, limit));
             }
         }
     }

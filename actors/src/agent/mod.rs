@@ -92,11 +92,7 @@ impl Agent {
             requests: Bucket::default(),
             released: loaded.head.last_pos,
             head: loaded.head,
-            contacts: loaded
-                .contacts
-                .into_iter()
-                .map(|contact| (contact.agent, contact))
-                .collect(),
+            contacts: loaded.contacts.into_iter().map(|contact| (contact.agent, contact)).collect(),
             blocks: loaded.blocks.into_iter().map(|block| (block.agent, block)).collect(),
             views: HashMap::new(),
             sessions: Vec::new(),
@@ -135,54 +131,21 @@ impl Agent {
                 self.ops.push_back(Op::ReadThrough(conversation, through))
             }
             AgentEvent::Typing(conversation, start) => self.typing(conversation, start, fx),
-            AgentEvent::PermitAsked {
-                conversation,
-                sender,
-                client_msg_id,
-            } => {
+            AgentEvent::PermitAsked { conversation, sender, client_msg_id } => {
                 let facts = Some(Box::new(self.permit_facts(sender)));
-                let event = ConversationEvent::Permit {
-                    sender,
-                    client_msg_id,
-                    facts,
-                };
+                let event = ConversationEvent::Permit { sender, client_msg_id, facts };
                 // The sender's agent is the one that asks on behalf of the draft; the answer names the draft.
                 fx.tells.push(Event::Conversation(conversation, event));
             }
             AgentEvent::Deliver(delivery) => self.deliver(now, *delivery, fx),
             AgentEvent::Settled { client_msg_id, outcome } => self.send_settled(&client_msg_id, *outcome, fx),
             AgentEvent::Located(client_msg_id, peer) => self.located(now, client_msg_id, peer, fx),
-            AgentEvent::PeerRead {
-                conversation,
-                reader,
-                through,
-                at,
-            } => {
-                self.push_all(
-                    &ToSession::Read {
-                        conversation,
-                        reader,
-                        through,
-                        at,
-                    },
-                    fx,
-                );
+            AgentEvent::PeerRead { conversation, reader, through, at } => {
+                self.push_all(&ToSession::Read { conversation, reader, through, at }, fx);
             }
-            AgentEvent::PeerTyping {
-                conversation,
-                peer,
-                handle,
-                start,
-            } => {
+            AgentEvent::PeerTyping { conversation, peer, handle, start } => {
                 if !self.blocks.contains_key(&peer) && self.row.paused != Pause::Full {
-                    self.push_all(
-                        &ToSession::Typing {
-                            conversation,
-                            sender: handle,
-                            start,
-                        },
-                        fx,
-                    );
+                    self.push_all(&ToSession::Typing { conversation, sender: handle, start }, fx);
                 }
             }
             AgentEvent::Stored(outcome) => {
@@ -225,19 +188,11 @@ impl Agent {
             AgentRequest::Unblock(handle) => self.unblock(port, &handle, fx),
             AgentRequest::Inbox => {
                 let held = self.row.paused == Pause::Full;
-                let view = InboxView {
-                    through: self.released,
-                    backlog: self.head.backlog,
-                    held,
-                };
+                let view = InboxView { through: self.released, backlog: self.head.backlog, held };
                 fx.answer(port, Ok(Reply::Inbox(view)));
             }
             AgentRequest::AckThrough(pos) => {
-                self.ops.push_back(Op::AckThrough {
-                    port,
-                    through: pos.min(self.released),
-                    acked: 0,
-                });
+                self.ops.push_back(Op::AckThrough { port, through: pos.min(self.released), acked: 0 });
             }
             AgentRequest::MarkRead(message) => self.ops.push_back(Op::MarkRead(port, message)),
             AgentRequest::HideMessage(message) => self.ops.push_back(Op::Hide(port, message)),
@@ -248,11 +203,7 @@ impl Agent {
 
     fn check_key(&self, key: KeyHash) -> Result<(), Refusal> {
         let current = bool::from(self.row.key_hash.0.ct_eq(&key.0));
-        if current && self.row.status != AgentStatus::Deleted {
-            Ok(())
-        } else {
-            Err(Refusal::Unauthorized)
-        }
+        if current && self.row.status != AgentStatus::Deleted { Ok(()) } else { Err(Refusal::Unauthorized) }
     }
 
     fn admit(&mut self, now: Timestamp, key: KeyHash) -> Result<CallerView, Refusal> {
@@ -260,9 +211,7 @@ impl Agent {
         self.requests
             .take(now, self.limits.requests_per_second)
             .map_err(|retry_after_ms| Refusal::RateLimited { retry_after_ms })?;
-        Ok(CallerView {
-            account: Arc::clone(&self.row),
-        })
+        Ok(CallerView { account: Arc::clone(&self.row) })
     }
 
     fn attach(&mut self, port: Port, key: KeyHash, session: SessionId, mode: AckMode, fx: &mut Effects) {
@@ -275,14 +224,7 @@ impl Agent {
         } else if usable.is_ok() {
             self.sessions.push(Session::new(session, mode));
         }
-        fx.answer(
-            port,
-            usable.map(|()| {
-                Reply::Caller(CallerView {
-                    account: Arc::clone(&self.row),
-                })
-            }),
-        );
+        fx.answer(port, usable.map(|()| Reply::Caller(CallerView { account: Arc::clone(&self.row) })));
     }
 
     fn update_profile(&mut self, now: Timestamp, port: Port, patch: ProfilePatch) {
@@ -319,21 +261,16 @@ impl Agent {
 
     fn save_account(&mut self, port: Port) {
         self.writer.write(Write::Agent(Box::new(AgentRow::clone(&self.row))));
-        self.writer
-            .then(After::Answer(port, Ok(Reply::Account(Arc::clone(&self.row)))));
+        self.writer.then(After::Answer(port, Ok(Reply::Account(Arc::clone(&self.row)))));
     }
 
     fn typing(&self, conversation: ConversationId, start: bool, fx: &mut Effects) {
         let (sender, handle) = (self.row.id, self.row.handle.clone());
-        fx.tells.push(Event::Conversation(
-            conversation,
-            ConversationEvent::Typing { sender, handle, start },
-        ));
+        fx.tells.push(Event::Conversation(conversation, ConversationEvent::Typing { sender, handle, start }));
     }
 
     fn push_all(&self, frame: &ToSession, fx: &mut Effects) {
-        fx.pushes
-            .extend(self.sessions.iter().map(|session| (session.id, frame.clone())));
+        fx.pushes.extend(self.sessions.iter().map(|session| (session.id, frame.clone())));
     }
 
     /// Runs what became true (A1).
@@ -344,16 +281,12 @@ impl Agent {
                 After::Release(pos, message) => {
                     self.released = pos;
                     if self.row.paused != Pause::Full {
-                        self.sessions
-                            .iter_mut()
-                            .for_each(|session| session.release(pos, &message, now, fx));
+                        self.sessions.iter_mut().for_each(|session| session.release(pos, &message, now, fx));
                     }
                 }
                 After::Echo(message) => {
                     let released = self.released;
-                    self.sessions
-                        .iter_mut()
-                        .for_each(|session| session.echo(released, &message, fx));
+                    self.sessions.iter_mut().for_each(|session| session.echo(released, &message, fx));
                 }
                 After::Taken(conversation, seq) => {
                     let (agent, backlog) = (self.row.id, self.head.backlog);
@@ -370,8 +303,7 @@ impl Agent {
                 After::Tell(event) => fx.tells.push(event),
                 After::CloseAll(reason) => {
                     let sessions = std::mem::take(&mut self.sessions);
-                    fx.pushes
-                        .extend(sessions.iter().map(|session| (session.id, ToSession::Close(reason))));
+                    fx.pushes.extend(sessions.iter().map(|session| (session.id, ToSession::Close(reason))));
                 }
             }
         }

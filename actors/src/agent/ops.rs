@@ -54,16 +54,7 @@ impl Agent {
 
     fn read_for(&self, op: &Op) -> Read {
         let agent = self.row.id;
-        let unread = |conversation, from, through| {
-            Read::Unread(
-                agent,
-                UnreadRange {
-                    conversation,
-                    from,
-                    through,
-                },
-            )
-        };
+        let unread = |conversation, from, through| Read::Unread(agent, UnreadRange { conversation, from, through });
         match op {
             Op::Ack(messages) => Read::Receipts(agent, messages.clone()),
             Op::AckThrough { through, .. } => Read::Inbox(agent, Pos(0), *through, ACK_PAGE),
@@ -139,8 +130,7 @@ impl Agent {
         if state == DeliveryState::Read {
             receipt.read_at.get_or_insert(now);
         }
-        self.writer
-            .write(Write::Receipt(self.row.id, message.conversation, message.seq, receipt));
+        self.writer.write(Write::Receipt(self.row.id, message.conversation, message.seq, receipt));
         receipt
     }
 
@@ -158,14 +148,8 @@ impl Agent {
         let acked = acked + rows.len() as u32;
         let last_page = rows.len() < ACK_PAGE;
         for row in rows {
-            let id = MessageId {
-                conversation: row.message.conversation,
-                seq: row.message.seq,
-            };
-            let receipt = ReceiptRow {
-                pos: Some(row.pos),
-                ..ReceiptRow::default()
-            };
+            let id = MessageId { conversation: row.message.conversation, seq: row.message.seq };
+            let receipt = ReceiptRow { pos: Some(row.pos), ..ReceiptRow::default() };
             self.advance(now, id, receipt, DeliveryState::Delivered);
         }
         if last_page {
@@ -182,15 +166,7 @@ impl Agent {
         let mut uncounted = 0;
         for (seq, author, receipt) in &found.rows {
             let before = *receipt;
-            last = self.advance(
-                now,
-                MessageId {
-                    conversation,
-                    seq: *seq,
-                },
-                before,
-                DeliveryState::Read,
-            );
+            last = self.advance(now, MessageId { conversation, seq: *seq }, before, DeliveryState::Read);
             if before.state < DeliveryState::Read {
                 uncounted += u32::from(!before.hidden && *seq > found.view.hidden_through);
                 newly_read.retain(|(other, _)| other != author);
@@ -199,12 +175,7 @@ impl Agent {
         }
         self.shrink_unread(conversation, found, uncounted);
         for (author, through) in newly_read {
-            let event = AgentEvent::PeerRead {
-                conversation,
-                reader: self.row.handle.clone(),
-                through,
-                at: now,
-            };
+            let event = AgentEvent::PeerRead { conversation, reader: self.row.handle.clone(), through, at: now };
             self.writer.then(After::Tell(Event::Agent(author, event)));
         }
         last
@@ -214,13 +185,8 @@ impl Agent {
         let agent = self.row.id;
         let Some((_, _, before)) = found.rows.first().copied() else {
             // An own message: it never had a receipt.
-            let receipt = ReceiptRow {
-                hidden: true,
-                state: DeliveryState::Read,
-                ..ReceiptRow::default()
-            };
-            self.writer
-                .write(Write::Receipt(agent, message.conversation, message.seq, receipt));
+            let receipt = ReceiptRow { hidden: true, state: DeliveryState::Read, ..ReceiptRow::default() };
+            self.writer.write(Write::Receipt(agent, message.conversation, message.seq, receipt));
             return;
         };
         if before.hidden {
@@ -228,8 +194,7 @@ impl Agent {
         }
         let mut receipt = self.advance(now, message, before, DeliveryState::Delivered);
         receipt.hidden = true;
-        self.writer
-            .write(Write::Receipt(agent, message.conversation, message.seq, receipt));
+        self.writer.write(Write::Receipt(agent, message.conversation, message.seq, receipt));
         let counted = before.state < DeliveryState::Read && message.seq > found.view.hidden_through;
         self.shrink_unread(message.conversation, found, u32::from(counted));
     }
@@ -240,8 +205,7 @@ impl Agent {
         };
         (view.hidden, view.hidden_through, view.unread) = (true, view.last_seq, 0);
         let view = *view;
-        self.writer
-            .write(Write::AgentConversation(self.row.id, conversation, view));
+        self.writer.write(Write::AgentConversation(self.row.id, conversation, view));
     }
 
     /// Takes `count` messages out of the unread counters, whose bounds outside the range were read.
@@ -262,7 +226,6 @@ impl Agent {
             view.oldest_unread = oldest.unwrap_or(newest);
         }
         let view = *view;
-        self.writer
-            .write(Write::AgentConversation(self.row.id, conversation, view));
+        self.writer.write(Write::AgentConversation(self.row.id, conversation, view));
     }
 }

@@ -18,12 +18,7 @@ impl Agent {
         notes: Option<Option<String>>,
     ) {
         let created = !self.contacts.contains_key(&target);
-        let fresh = ContactRow {
-            agent: target,
-            handle,
-            notes: None,
-            added_at: now,
-        };
+        let fresh = ContactRow { agent: target, handle, notes: None, added_at: now };
         let contact = self.contacts.entry(target).or_insert(fresh);
         let changed = created || notes.is_some();
         if let Some(notes) = notes {
@@ -33,8 +28,7 @@ impl Agent {
         if changed {
             self.writer.write(Write::Contact(self.row.id, contact.clone()));
         }
-        self.writer
-            .then(After::Answer(port, Ok(Reply::Contact(contact, created))));
+        self.writer.then(After::Answer(port, Ok(Reply::Contact(contact, created))));
     }
 
     pub(super) fn annotate(&mut self, port: Port, handle: &str, notes: Option<String>, fx: &mut Effects) {
@@ -44,17 +38,11 @@ impl Agent {
         contact.notes = notes;
         let contact = contact.clone();
         self.writer.write(Write::Contact(self.row.id, contact.clone()));
-        self.writer
-            .then(After::Answer(port, Ok(Reply::Contact(contact, false))));
+        self.writer.then(After::Answer(port, Ok(Reply::Contact(contact, false))));
     }
 
     pub(super) fn remove_contact(&mut self, port: Port, handle: &str, fx: &mut Effects) {
-        let Some(target) = self
-            .contacts
-            .values()
-            .find(|contact| contact.handle == handle)
-            .map(|row| row.agent)
-        else {
+        let Some(target) = self.contacts.values().find(|contact| contact.handle == handle).map(|row| row.agent) else {
             return fx.answer(port, Err(Refusal::NoRelation));
         };
         self.contacts.remove(&target);
@@ -66,23 +54,14 @@ impl Agent {
         if self.blocks.contains_key(&target) {
             return fx.answer(port, Err(Refusal::AlreadyBlocked));
         }
-        let block = BlockRow {
-            agent: target,
-            handle,
-            blocked_at: now,
-        };
+        let block = BlockRow { agent: target, handle, blocked_at: now };
         self.blocks.insert(target, block.clone());
         self.writer.write(Write::Block(self.row.id, block.clone()));
         self.writer.then(After::Answer(port, Ok(Reply::Block(block))));
     }
 
     pub(super) fn unblock(&mut self, port: Port, handle: &str, fx: &mut Effects) {
-        let Some(target) = self
-            .blocks
-            .values()
-            .find(|block| block.handle == handle)
-            .map(|row| row.agent)
-        else {
+        let Some(target) = self.blocks.values().find(|block| block.handle == handle).map(|row| row.agent) else {
             return fx.answer(port, Err(Refusal::NoRelation));
         };
         self.blocks.remove(&target);

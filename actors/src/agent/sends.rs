@@ -30,14 +30,7 @@ pub(super) struct OutgoingSend {
 
 impl OutgoingSend {
     pub(super) fn new(port: Port, target: Target, draft: Draft, now: Timestamp) -> Self {
-        Self {
-            ports: vec![port],
-            target,
-            draft,
-            since: now,
-            refusal: None,
-            reserved: false,
-        }
+        Self { ports: vec![port], target, draft, since: now, refusal: None, reserved: false }
     }
 }
 
@@ -52,12 +45,7 @@ pub(super) struct Sends {
 
 impl Sends {
     pub(super) fn new(cold: Vec<(ConversationId, Timestamp)>) -> Self {
-        Self {
-            rate: Bucket::default(),
-            under_way: HashMap::new(),
-            cold,
-            reserved: 0,
-        }
+        Self { rate: Bucket::default(), under_way: HashMap::new(), cold, reserved: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -76,26 +64,17 @@ impl Sends {
 
     /// Drops sends that nobody settled; their requests have long been answered by their deadline.
     pub(super) fn forget(&mut self, now: Timestamp) {
-        let lost = self
-            .under_way
-            .extract_if(|_, send| now.ms_since(send.since) >= SEND_FORGET_MS);
+        let lost = self.under_way.extract_if(|_, send| now.ms_since(send.since) >= SEND_FORGET_MS);
         self.reserved -= lost.filter(|(_, send)| send.reserved).count();
     }
 
     fn cold_slot(&self, now: Timestamp, limit: Option<u32>) -> Result<(), u64> {
         let Some(limit) = limit else { return Ok(()) };
-        let counted = self
-            .cold
-            .iter()
-            .map(|(_, at)| *at)
-            .filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
+        let counted = self.cold.iter().map(|(_, at)| *at).filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
         if counted.clone().count() + self.reserved < limit as usize {
             return Ok(());
         }
-        Err(counted
-            .min()
-            .map_or(1_000, |oldest| oldest.plus_ms(COLD_WINDOW_MS).ms_since(now))
-            .max(1_000))
+        Err(counted.min().map_or(1_000, |oldest| oldest.plus_ms(COLD_WINDOW_MS).ms_since(now)).max(1_000))
     }
 }
 
@@ -125,10 +104,7 @@ impl Agent {
             Target::Agent(peer) => self.forward_to(now, key, peer, fx),
             Target::UnknownAgent => self.refuse_unless_replayed(key, Refusal::AgentNotFound, fx),
             Target::Conversation(conversation) => {
-                let event = ConversationEvent::Locate {
-                    sender: self.row.id,
-                    client_msg_id: key.to_owned(),
-                };
+                let event = ConversationEvent::Locate { sender: self.row.id, client_msg_id: key.to_owned() };
                 fx.tells.push(Event::Conversation(conversation, event));
             }
         }
@@ -163,14 +139,8 @@ impl Agent {
         };
         let conversation = ConversationId::direct(self.row.id, peer);
         let draft = Box::new(send.draft.clone());
-        fx.tells.push(Event::Conversation(
-            conversation,
-            ConversationEvent::Send {
-                sender: Box::new(sender),
-                peer,
-                draft,
-            },
-        ));
+        fx.tells
+            .push(Event::Conversation(conversation, ConversationEvent::Send { sender: Box::new(sender), peer, draft }));
     }
 
     /// No conversation will judge this send; the replay record still comes first (contract S5).
@@ -185,11 +155,7 @@ impl Agent {
     pub(super) fn replay_found(&mut self, key: &str, found: Option<std::sync::Arc<MessageRow>>, fx: &mut Effects) {
         let refusal = self.sends.under_way.get(key).and_then(|send| send.refusal.clone());
         let outcome = match (found, refusal) {
-            (Some(message), _) => Ok(Settled {
-                message,
-                replayed: true,
-                backlog: None,
-            }),
+            (Some(message), _) => Ok(Settled { message, replayed: true, backlog: None }),
             (None, Some(refusal)) => Err(refusal),
             (None, None) => return,
         };

@@ -145,13 +145,7 @@ impl Session {
         debug_assert!(pos > self.cursor, "S3 {pos:?} after {:?}", self.cursor);
         self.cursor = pos;
         self.unwritten += 1;
-        self.open.push_back((
-            pos,
-            MessageId {
-                conversation: message.conversation,
-                seq: message.seq,
-            },
-        ));
+        self.open.push_back((pos, MessageId { conversation: message.conversation, seq: message.seq }));
         fx.pushes.push((self.id, frame(message, Some(pos), drained)));
     }
 

@@ -29,9 +29,7 @@ pub fn judge(
     if sender.paused != Pause::None {
         return Err(Refusal::PausedByOwner);
     }
-    let recipient = recipient
-        .filter(|facts| facts.status != AgentStatus::Deleted)
-        .ok_or(Refusal::AgentNotFound)?;
+    let recipient = recipient.filter(|facts| facts.status != AgentStatus::Deleted).ok_or(Refusal::AgentNotFound)?;
     let handle = || recipient.handle.clone();
     if sender.blocks_peer || recipient.blocks_sender {
         return Err(Refusal::Blocked);
@@ -44,21 +42,12 @@ pub fn judge(
     if cold {
         judge_cold(sender, thread, recipient)?;
     }
-    sender
-        .rate
-        .map_err(|retry_after_ms| Refusal::RateLimited { retry_after_ms })?;
+    sender.rate.map_err(|retry_after_ms| Refusal::RateLimited { retry_after_ms })?;
     if recipient.backlog >= backlog_max {
-        return Err(Refusal::RecipientBacklogged {
-            handle: handle(),
-            undelivered: recipient.backlog,
-        });
+        return Err(Refusal::RecipientBacklogged { handle: handle(), undelivered: recipient.backlog });
     }
     // Attachments cannot be uploaded yet, so none can be referenced.
-    if has_attachment {
-        Err(Refusal::AttachmentNotFound)
-    } else {
-        Ok(cold && !sender.is_system)
-    }
+    if has_attachment { Err(Refusal::AttachmentNotFound) } else { Ok(cold && !sender.is_system) }
 }
 
 fn judge_cold(sender: &SenderFacts, thread: Thread, recipient: &PermitFacts) -> Result<(), Refusal> {
@@ -69,13 +58,10 @@ fn judge_cold(sender: &SenderFacts, thread: Thread, recipient: &PermitFacts) -> 
         return Ok(());
     }
     match thread.cold {
-        Some((author, since)) if author == sender.agent => Err(Refusal::AwaitingReply {
-            handle: recipient.handle.clone(),
-            waiting_since: since,
-        }),
-        _ => sender
-            .cold_slot
-            .map_err(|retry_after_ms| Refusal::ColdLimit { retry_after_ms }),
+        Some((author, since)) if author == sender.agent => {
+            Err(Refusal::AwaitingReply { handle: recipient.handle.clone(), waiting_since: since })
+        }
+        _ => sender.cold_slot.map_err(|retry_after_ms| Refusal::ColdLimit { retry_after_ms }),
     }
 }
 
@@ -111,40 +97,22 @@ mod tests {
     #[test]
     fn the_first_failing_gate_answers() {
         let (mut sender, mut recipient) = facts();
-        let mut thread = Thread {
-            established: false,
-            cold: None,
-        };
+        let mut thread = Thread { established: false, cold: None };
         let check = |s: &SenderFacts, t: Thread, r: &PermitFacts| judge(s, t, Some(r), true, 10).expect_err("refused");
         assert_eq!(judge(&sender, thread, Some(&recipient), false, 10), Ok(true));
         assert_eq!(check(&sender, thread, &recipient), Refusal::AttachmentNotFound);
         recipient.backlog = 10;
-        assert!(matches!(
-            check(&sender, thread, &recipient),
-            Refusal::RecipientBacklogged { undelivered: 10, .. }
-        ));
+        assert!(matches!(check(&sender, thread, &recipient), Refusal::RecipientBacklogged { undelivered: 10, .. }));
         sender.rate = Err(1_000);
-        assert_eq!(
-            check(&sender, thread, &recipient),
-            Refusal::RateLimited { retry_after_ms: 1_000 }
-        );
+        assert_eq!(check(&sender, thread, &recipient), Refusal::RateLimited { retry_after_ms: 1_000 });
         sender.cold_slot = Err(5);
-        assert_eq!(
-            check(&sender, thread, &recipient),
-            Refusal::ColdLimit { retry_after_ms: 5 }
-        );
+        assert_eq!(check(&sender, thread, &recipient), Refusal::ColdLimit { retry_after_ms: 5 });
         thread.cold = Some((sender.agent, Timestamp(7)));
-        assert!(matches!(
-            check(&sender, thread, &recipient),
-            Refusal::AwaitingReply { .. }
-        ));
+        assert!(matches!(check(&sender, thread, &recipient), Refusal::AwaitingReply { .. }));
         sender.status = AgentStatus::Restricted;
         assert_eq!(check(&sender, thread, &recipient), Refusal::Restricted);
         recipient.inbox_mode = Audience::ContactsOnly;
-        assert!(matches!(
-            check(&sender, thread, &recipient),
-            Refusal::InboxRestricted { .. }
-        ));
+        assert!(matches!(check(&sender, thread, &recipient), Refusal::InboxRestricted { .. }));
         recipient.blocks_sender = true;
         assert_eq!(check(&sender, thread, &recipient), Refusal::Blocked);
         recipient.status = AgentStatus::Deleted;
@@ -158,17 +126,11 @@ mod tests {
         let (mut sender, mut recipient) = facts();
         sender.cold_slot = Err(5);
         sender.status = AgentStatus::Restricted;
-        let established = Thread {
-            established: true,
-            cold: None,
-        };
+        let established = Thread { established: true, cold: None };
         recipient.inbox_mode = Audience::ContactsOnly;
         assert_eq!(judge(&sender, established, Some(&recipient), false, 10), Ok(false));
         recipient.has_contact = true;
-        let fresh = Thread {
-            established: false,
-            cold: None,
-        };
+        let fresh = Thread { established: false, cold: None };
         assert_eq!(judge(&sender, fresh, Some(&recipient), false, 10), Ok(false));
     }
 }

@@ -93,9 +93,7 @@ impl Conversation {
         };
         for message in unfinished.unwrap_or_default() {
             let row = this.committed.as_ref();
-            let cold = row
-                .and_then(|row| row.cold)
-                .is_some_and(|cold| cold.sender == message.sender);
+            let cold = row.and_then(|row| row.cold).is_some_and(|cold| cold.sender == message.sender);
             let established = row.is_some_and(|row| row.established);
             let fan_out = FanOut {
                 message,
@@ -122,14 +120,9 @@ impl Conversation {
             ConversationEvent::Send { sender, peer, draft } => self.send(*sender, peer, *draft, fx),
             ConversationEvent::Locate { sender, client_msg_id } => {
                 let member = self.peer_of(sender).map(|(peer, _)| peer);
-                fx.tells
-                    .push(Event::Agent(sender, AgentEvent::Located(client_msg_id, member)));
+                fx.tells.push(Event::Agent(sender, AgentEvent::Located(client_msg_id, member)));
             }
-            ConversationEvent::Permit {
-                sender,
-                client_msg_id,
-                facts,
-            } => {
+            ConversationEvent::Permit { sender, client_msg_id, facts } => {
                 self.permit((sender, client_msg_id), facts.map(|facts| *facts), now, fx);
             }
             ConversationEvent::Taken { agent, seq, backlog } => self.taken(agent, seq, backlog, fx),
@@ -162,22 +155,9 @@ impl Conversation {
         fx.reads.push(Read::Replay(key.0, key.1.clone()));
         fx.tells.push(Event::Agent(
             peer,
-            AgentEvent::PermitAsked {
-                conversation: self.id,
-                sender: key.0,
-                client_msg_id: key.1.clone(),
-            },
+            AgentEvent::PermitAsked { conversation: self.id, sender: key.0, client_msg_id: key.1.clone() },
         ));
-        self.waiting.insert(
-            key,
-            Waiting {
-                sender,
-                peer,
-                draft,
-                replay_checked: false,
-                permit: None,
-            },
-        );
+        self.waiting.insert(key, Waiting { sender, peer, draft, replay_checked: false, permit: None });
     }
 
     fn replay_checked(&mut self, key: DraftKey, message: Option<Arc<MessageRow>>, now: Timestamp, fx: &mut Effects) {
@@ -204,16 +184,7 @@ impl Conversation {
             return;
         }
         let (sender, key) = (message.sender, message.client_msg_id.clone());
-        settle(
-            sender,
-            key,
-            Ok(Settled {
-                message,
-                replayed: true,
-                backlog: None,
-            }),
-            fx,
-        );
+        settle(sender, key, Ok(Settled { message, replayed: true, backlog: None }), fx);
     }
 
     fn permit(&mut self, key: DraftKey, facts: Option<PermitFacts>, now: Timestamp, fx: &mut Effects) {
@@ -234,30 +205,13 @@ impl Conversation {
         let recipient = waiting.permit.flatten();
         let thread = Thread {
             established: self.assigned.as_ref().is_some_and(|row| row.established),
-            cold: self
-                .assigned
-                .as_ref()
-                .and_then(|row| row.cold)
-                .map(|cold| (cold.sender, cold.since)),
+            cold: self.assigned.as_ref().and_then(|row| row.cold).map(|cold| (cold.sender, cold.since)),
         };
         let attachment = waiting.draft.attachment_id.is_some();
-        let verdict = judge(
-            &waiting.sender,
-            thread,
-            recipient.as_ref(),
-            attachment,
-            self.limits.backlog_max,
-        );
+        let verdict = judge(&waiting.sender, thread, recipient.as_ref(), attachment, self.limits.backlog_max);
         match (verdict, recipient) {
             (Ok(cold), Some(recipient)) => {
-                self.append(
-                    waiting.sender,
-                    (waiting.peer, recipient.handle),
-                    waiting.draft,
-                    cold,
-                    now,
-                    fx,
-                );
+                self.append(waiting.sender, (waiting.peer, recipient.handle), waiting.draft, cold, now, fx);
             }
             (Ok(_), None) => settle(key.0, key.1, Err(Refusal::AgentNotFound), fx),
             (Err(refusal), _) => settle(key.0, key.1, Err(refusal), fx),
@@ -273,9 +227,7 @@ impl Conversation {
         now: Timestamp,
         fx: &mut Effects,
     ) {
-        let row = self
-            .assigned
-            .get_or_insert_with(|| new_row(self.id, &sender, &peer, now));
+        let row = self.assigned.get_or_insert_with(|| new_row(self.id, &sender, &peer, now));
         // Time in a log never runs backwards, whatever the clock does.
         let created_at = now.max(row.last_message_at);
         row.last_seq = row.last_seq.next();
@@ -284,10 +236,7 @@ impl Conversation {
         if replies {
             (row.established, row.cold) = (true, None);
         } else if cold {
-            row.cold = Some(ColdRow {
-                sender: sender.agent,
-                since: created_at,
-            });
+            row.cold = Some(ColdRow { sender: sender.agent, since: created_at });
         }
         let is_member = |handle: &String| *handle == peer.1;
         let message = Arc::new(MessageRow {
@@ -320,20 +269,14 @@ impl Conversation {
             return;
         }
         let messages = std::mem::take(&mut self.next);
-        let mut writes: Vec<Write> = messages
-            .iter()
-            .map(|fan_out| Write::Message(Arc::clone(&fan_out.message)))
-            .collect();
+        let mut writes: Vec<Write> =
+            messages.iter().map(|fan_out| Write::Message(Arc::clone(&fan_out.message))).collect();
         if let Some(row) = &mut self.assigned {
             row.fanned_out = self.fanned_out;
             writes.push(Write::Conversation(Box::new(row.clone())));
         }
         fx.writes = Some(writes.clone());
-        self.in_flight = Some(InFlight {
-            writes,
-            messages,
-            unknown: false,
-        });
+        self.in_flight = Some(InFlight { writes, messages, unknown: false });
     }
 
     fn stored(&mut self, now: Timestamp, outcome: Stored, fx: &mut Effects) {
@@ -351,10 +294,7 @@ impl Conversation {
             // Certainly not applied: everything assigned since is given back (L1).
             Err(StoreError::Unavailable(_)) => {
                 let batch = self.in_flight.take();
-                let failed = batch
-                    .into_iter()
-                    .flat_map(|batch| batch.messages)
-                    .chain(self.next.drain(..));
+                let failed = batch.into_iter().flat_map(|batch| batch.messages).chain(self.next.drain(..));
                 for fan_out in failed {
                     let (sender, key) = (fan_out.message.sender, fan_out.message.client_msg_id.clone());
                     settle(sender, key, Err(Refusal::Unavailable), fx);
@@ -398,16 +338,7 @@ impl Conversation {
             let handle = |agent: AgentId| self.committed.as_ref().and_then(|row| handle_of(row, agent));
             let backlog = done.backlog.and_then(|(agent, count)| Some((handle(agent)?, count)));
             let (sender, key) = (done.message.sender, done.message.client_msg_id.clone());
-            settle(
-                sender,
-                key,
-                Ok(Settled {
-                    message: done.message,
-                    replayed: done.replayed,
-                    backlog,
-                }),
-                fx,
-            );
+            settle(sender, key, Ok(Settled { message: done.message, replayed: done.replayed, backlog }), fx);
         }
     }
 
@@ -419,11 +350,7 @@ impl Conversation {
         }
         let Some(row) = &self.committed else { return };
         for fan_out in self.fan_out.values() {
-            for member in row
-                .members
-                .iter()
-                .filter(|member| fan_out.waiting_for.contains(&member.agent))
-            {
+            for member in row.members.iter().filter(|member| fan_out.waiting_for.contains(&member.agent)) {
                 tell_delivery(row, member, fan_out, fx);
             }
         }
@@ -431,25 +358,13 @@ impl Conversation {
 
     fn view(&self, caller: AgentId) -> Result<Reply, Refusal> {
         let row = self.committed.as_ref().ok_or(Refusal::ConversationNotFound)?;
-        let member = row
-            .members
-            .iter()
-            .find(|member| member.agent == caller)
-            .ok_or(Refusal::ConversationNotFound)?;
-        Ok(Reply::Conversation(Box::new(ConversationView {
-            row: row.clone(),
-            from: member.joined_at_seq,
-        })))
+        let member = row.members.iter().find(|member| member.agent == caller).ok_or(Refusal::ConversationNotFound)?;
+        Ok(Reply::Conversation(Box::new(ConversationView { row: row.clone(), from: member.joined_at_seq })))
     }
 
     fn typing(&self, sender: AgentId, handle: String, start: bool, fx: &mut Effects) {
         if let Some((peer, _)) = self.peer_of(sender) {
-            let event = AgentEvent::PeerTyping {
-                conversation: self.id,
-                peer: sender,
-                handle,
-                start,
-            };
+            let event = AgentEvent::PeerTyping { conversation: self.id, peer: sender, handle, start };
             fx.tells.push(Event::Agent(peer, event));
         }
     }
@@ -470,11 +385,7 @@ impl Conversation {
 }
 
 fn new_row(id: ConversationId, sender: &SenderFacts, peer: &(AgentId, String), now: Timestamp) -> ConversationRow {
-    let member = |agent, handle: &str| MemberRow {
-        agent,
-        handle: handle.to_owned(),
-        joined_at_seq: Seq(1),
-    };
+    let member = |agent, handle: &str| MemberRow { agent, handle: handle.to_owned(), joined_at_seq: Seq(1) };
     ConversationRow {
         id,
         members: vec![member(sender.agent, &sender.handle), member(peer.0, &peer.1)],
@@ -489,10 +400,7 @@ fn new_row(id: ConversationId, sender: &SenderFacts, peer: &(AgentId, String), n
 }
 
 fn handle_of(row: &ConversationRow, agent: AgentId) -> Option<String> {
-    row.members
-        .iter()
-        .find(|member| member.agent == agent)
-        .map(|member| member.handle.clone())
+    row.members.iter().find(|member| member.agent == agent).map(|member| member.handle.clone())
 }
 
 fn tell_delivery(row: &ConversationRow, to: &MemberRow, fan_out: &FanOut, fx: &mut Effects) {
@@ -506,16 +414,9 @@ fn tell_delivery(row: &ConversationRow, to: &MemberRow, fan_out: &FanOut, fx: &m
         established: fan_out.established.then_some(row.opened_by),
         sender_is_system: fan_out.sender_is_system,
     };
-    fx.tells
-        .push(Event::Agent(to.agent, AgentEvent::Deliver(Box::new(delivery))));
+    fx.tells.push(Event::Agent(to.agent, AgentEvent::Deliver(Box::new(delivery))));
 }
 
 fn settle(sender: AgentId, client_msg_id: String, outcome: Result<Settled, Refusal>, fx: &mut Effects) {
-    fx.tells.push(Event::Agent(
-        sender,
-        AgentEvent::Settled {
-            client_msg_id,
-            outcome: Box::new(outcome),
-        },
-    ));
+    fx.tells.push(Event::Agent(sender, AgentEvent::Settled { client_msg_id, outcome: Box::new(outcome) }));
 }

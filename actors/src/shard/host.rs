@@ -36,27 +36,17 @@ impl Ports {
     pub fn open(&self) -> (Port, oneshot::Receiver<Result<Reply, Refusal>>) {
         let port = Port(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(port, sender);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(port, sender);
         (port, receiver)
     }
 
     /// Forgets a port whose deadline passed.
     pub fn close(&self, port: Port) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&port);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
     }
 
     fn answer(&self, port: Port, reply: Result<Reply, Refusal>) {
-        let sender = self
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&port);
+        let sender = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
         if let Some(sender) = sender {
             let _ = sender.send(reply); // the request may have been dropped with its connection
         }
@@ -75,19 +65,13 @@ impl Sessions {
     pub fn open(&self, capacity: usize) -> (SessionId, mpsc::Receiver<ToSession>) {
         let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::channel(capacity);
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(session, sender);
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(session, sender);
         (session, receiver)
     }
 
     /// Drops the queue; its socket sees the end of the stream.
     pub fn close(&self, session: SessionId) {
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&session);
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
     }
 
     fn push(&self, session: SessionId, frame: ToSession) {
@@ -125,9 +109,7 @@ pub struct Node {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node")
-            .field("region", &self.region)
-            .finish_non_exhaustive()
+        f.debug_struct("Node").field("region", &self.region).finish_non_exhaustive()
     }
 }
 
@@ -183,12 +165,7 @@ impl Actor for ShardHost {
     ) -> Result<HostState, ActorProcessingErr> {
         node.region.install(id, Some(Arc::new(ShardMailbox(myself))));
         let shard = Shard::new(node.limits);
-        Ok(HostState {
-            id,
-            node,
-            shard,
-            timer_at: None,
-        })
+        Ok(HostState { id, node, shard, timer_at: None })
     }
 
     async fn handle(
@@ -204,11 +181,7 @@ impl Actor for ShardHost {
         let mut out = Outbox::default();
         state.shard.step(now, message, &mut out);
         carry_out(&myself, state, out);
-        if let Some(at) = state
-            .shard
-            .next_wake()
-            .filter(|at| state.timer_at.is_none_or(|timer| *at < timer))
-        {
+        if let Some(at) = state.shard.next_wake().filter(|at| state.timer_at.is_none_or(|timer| *at < timer)) {
             state.timer_at = Some(at);
             myself.send_after(Duration::from_millis(at.ms_since(now).max(1)), || ShardEvent::Tick);
         }

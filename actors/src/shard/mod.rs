@@ -75,11 +75,7 @@ pub struct Shard {
 impl Shard {
     /// An empty shard.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            entities: HashMap::new(),
-            wakes: BTreeSet::new(),
-        }
+        Self { limits, entities: HashMap::new(), wakes: BTreeSet::new() }
     }
 
     /// When [`ShardEvent::Tick`] is due next.
@@ -144,11 +140,7 @@ impl Shard {
             if !pointless {
                 self.entities.insert(
                     id,
-                    Slot {
-                        state: State::Loading(vec![event]),
-                        used_at: now,
-                        wake_at: now.plus_ms(IDLE_MS),
-                    },
+                    Slot { state: State::Loading(vec![event]), used_at: now, wake_at: now.plus_ms(IDLE_MS) },
                 );
                 self.wakes.insert((now.plus_ms(IDLE_MS), id));
                 let read = match id {
@@ -175,13 +167,7 @@ impl Shard {
     }
 
     fn found(&mut self, now: Timestamp, id: EntityId, found: Found, out: &mut Outbox) {
-        let loading = matches!(
-            self.entities.get(&id),
-            Some(Slot {
-                state: State::Loading(_),
-                ..
-            })
-        );
+        let loading = matches!(self.entities.get(&id), Some(Slot { state: State::Loading(_), .. }));
         let mut fx = Effects::default();
         let state = match (id, found) {
             (_, Found::Agent(_) | Found::Conversation(_)) if !loading => return,
@@ -215,11 +201,7 @@ impl Shard {
 
     /// No such agent: whoever waits is told.
     fn nobody(&mut self, id: EntityId, out: &mut Outbox) {
-        let Some(Slot {
-            state: State::Loading(waiting),
-            ..
-        }) = self.entities.remove(&id)
-        else {
+        let Some(Slot { state: State::Loading(waiting), .. }) = self.entities.remove(&id) else {
             return;
         };
         for event in waiting {
@@ -228,19 +210,8 @@ impl Shard {
                     out.replies.push((port, Err(Refusal::Unauthorized)));
                 }
                 Event::Agent(_, AgentEvent::Request(port, _)) => out.replies.push((port, Err(Refusal::AgentNotFound))),
-                Event::Agent(
-                    _,
-                    AgentEvent::PermitAsked {
-                        conversation,
-                        sender,
-                        client_msg_id,
-                    },
-                ) => {
-                    let event = ConversationEvent::Permit {
-                        sender,
-                        client_msg_id,
-                        facts: None,
-                    };
+                Event::Agent(_, AgentEvent::PermitAsked { conversation, sender, client_msg_id }) => {
+                    let event = ConversationEvent::Permit { sender, client_msg_id, facts: None };
                     out.tells.push(Event::Conversation(conversation, event));
                 }
                 _ => {}
@@ -270,13 +241,7 @@ impl Shard {
                 EntityId::Conversation(id) => Event::Conversation(id, ConversationEvent::Wake),
             };
             self.wake_at(id, used_at.plus_ms(IDLE_MS).max(now.plus_ms(IDLE_MS / 4)), true);
-            if !matches!(
-                self.entities.get(&id),
-                Some(Slot {
-                    state: State::Loading(_),
-                    ..
-                })
-            ) {
+            if !matches!(self.entities.get(&id), Some(Slot { state: State::Loading(_), .. })) {
                 self.entity(now, event, out);
             }
             // Waking is not use: it must not keep an idle entity.
@@ -288,13 +253,7 @@ impl Shard {
 
     fn collect(&mut self, id: EntityId, fx: Effects, out: &mut Outbox) {
         if let Some(writes) = fx.writes {
-            out.commits.push((
-                id,
-                Batch {
-                    fence: Fence::default(),
-                    writes,
-                },
-            ));
+            out.commits.push((id, Batch { fence: Fence::default(), writes }));
         }
         out.reads.extend(fx.reads.into_iter().map(|read| (id, read)));
         out.tells.extend(fx.tells);

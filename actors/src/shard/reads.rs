@@ -18,12 +18,9 @@ pub async fn run(store: &dyn Store, read: Read) -> Result<Found, StoreError> {
             Found::Replay(sender, key, message)
         }
         Read::AgentConversation(agent, id) => Found::AgentConversation(id, store.agent_conversation(agent, id).await?),
-        Read::InboxFor(agent, session, after, through, limit) => Found::InboxFor(
-            session,
-            store.inbox(agent, after, through, limit).await?,
-            through,
-            limit,
-        ),
+        Read::InboxFor(agent, session, after, through, limit) => {
+            Found::InboxFor(session, store.inbox(agent, after, through, limit).await?, through, limit)
+        }
         Read::Inbox(agent, after, through, limit) => Found::Inbox(store.inbox(agent, after, through, limit).await?),
         Read::Receipts(agent, messages) => Found::Receipts(receipts(store, agent, messages).await?),
         Read::Unread(agent, range) => Found::Unread(Box::new(unread(store, agent, range).await?)),
@@ -47,9 +44,7 @@ async fn conversation(store: &dyn Store, id: ConversationId) -> Result<Option<Bo
     let Some(row) = store.conversation(id).await? else {
         return Ok(None);
     };
-    let unfinished = store
-        .messages_up(id, row.fanned_out.next(), row.last_seq, PAGE_MAX)
-        .await?;
+    let unfinished = store.messages_up(id, row.fanned_out.next(), row.last_seq, PAGE_MAX).await?;
     Ok(Some(Box::new(LoadedConversation { row, unfinished })))
 }
 
@@ -58,9 +53,7 @@ async fn replay(store: &dyn Store, sender: AgentId, key: &str) -> Result<Option<
         return Ok(None);
     };
     let rows = store.messages_up(conversation, seq, seq, 1).await?;
-    Ok(rows
-        .into_iter()
-        .find(|row| row.sender == sender && row.client_msg_id == key))
+    Ok(rows.into_iter().find(|row| row.sender == sender && row.client_msg_id == key))
 }
 
 async fn receipts(
@@ -70,9 +63,7 @@ async fn receipts(
 ) -> Result<Vec<(MessageId, ReceiptRow)>, StoreError> {
     let mut found = Vec::with_capacity(messages.len());
     for message in messages {
-        let rows = store
-            .receipts(agent, message.conversation, message.seq, message.seq, 1)
-            .await?;
+        let rows = store.receipts(agent, message.conversation, message.seq, message.seq, 1).await?;
         found.extend(rows.into_iter().map(|(_, receipt)| (message, receipt)));
     }
     Ok(found)
@@ -81,10 +72,7 @@ async fn receipts(
 async fn unread(store: &dyn Store, agent: AgentId, range: UnreadRange) -> Result<FoundUnread, StoreError> {
     let id = range.conversation;
     let view = store.agent_conversation(agent, id).await?.unwrap_or_default();
-    let mut found = FoundUnread {
-        view,
-        ..FoundUnread::default()
-    };
+    let mut found = FoundUnread { view, ..FoundUnread::default() };
     let first = view.oldest_unread.max(view.hidden_through.next());
     // The range proper: from its start, or from the oldest unread when it starts at 0 ("everything through").
     let mut from = if range.from == Seq(0) { first } else { range.from };
@@ -93,12 +81,7 @@ async fn unread(store: &dyn Store, agent: AgentId, range: UnreadRange) -> Result
         let Some((last, _)) = page.last() else { break };
         from = last.next();
         for (seq, receipt) in page {
-            if let Some(message) = store
-                .messages_up(id, seq, seq, 1)
-                .await?
-                .pop()
-                .filter(|row| row.sender != agent)
-            {
+            if let Some(message) = store.messages_up(id, seq, seq, 1).await?.pop().filter(|row| row.sender != agent) {
                 found.rows.push((seq, message.sender, receipt));
             }
         }
@@ -121,9 +104,7 @@ async fn bounds_left(
     let newest = found.view.newest_unread;
     let mut from = first;
     while from <= newest {
-        let page = store
-            .receipts(agent, range.conversation, from, newest, PAGE_MAX)
-            .await?;
+        let page = store.receipts(agent, range.conversation, from, newest, PAGE_MAX).await?;
         let Some((last, _)) = page.last() else { break };
         from = last.next();
         for (seq, receipt) in page {

@@ -31,10 +31,7 @@ impl Actor for Supervisor {
     type Arguments = Arc<Node>;
 
     async fn pre_start(&self, myself: ActorRef<Nothing>, node: Arc<Node>) -> Result<Children, ActorProcessingErr> {
-        let mut children = Children {
-            node: Arc::clone(&node),
-            shards: HashMap::new(),
-        };
+        let mut children = Children { node: Arc::clone(&node), shards: HashMap::new() };
         for shard in (0..node.region.shards()).map(ShardId) {
             children.start(&myself, shard).await?;
         }

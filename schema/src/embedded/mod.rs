@@ -86,10 +86,7 @@ pub enum OpenError {
 
 impl OpenError {
     fn io(dir: &Path, source: io::Error) -> Self {
-        Self::Io {
-            dir: dir.to_owned(),
-            source,
-        }
+        Self::Io { dir: dir.to_owned(), source }
     }
 }
 
@@ -146,23 +143,13 @@ impl EmbeddedStore {
     fn open_with(dir: &Path, options: EmbeddedOptions, faults: Arc<Faults>) -> Result<Self, OpenError> {
         let io = |e| OpenError::io(dir, e);
         let log = dir.join("log");
-        std::fs::create_dir_all(&log)
-            .and_then(|()| wal::sync_dir(dir))
-            .map_err(io)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("LOCK"))
-            .map_err(io)?;
+        std::fs::create_dir_all(&log).and_then(|()| wal::sync_dir(dir)).map_err(io)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(dir.join("LOCK")).map_err(io)?;
         if !FileExt::try_lock_exclusive(&lock).map_err(io)? {
             return Err(OpenError::InUse(dir.to_owned()));
         }
         let seqno = SequenceNumberCounter::default();
-        let index = |e: lsm_tree::Error| OpenError::Index {
-            dir: dir.to_owned(),
-            reason: e.to_string(),
-        };
+        let index = |e: lsm_tree::Error| OpenError::Index { dir: dir.to_owned(), reason: e.to_string() };
         let tree = Config::new(dir.join("index"), seqno.clone(), SequenceNumberCounter::default())
             .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
             .open()
@@ -198,10 +185,7 @@ impl EmbeddedStore {
             spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes)))?,
             spawn("store-commit", Box::new(move || committer.commit_loop(segment, &flush)))?,
         ];
-        Ok(Self::over(EmbeddedEngine {
-            shared,
-            threads: Mutex::new(threads),
-        }))
+        Ok(Self::over(EmbeddedEngine { shared, threads: Mutex::new(threads) }))
     }
 }
 
@@ -238,11 +222,7 @@ fn decode(mut rest: &[u8]) -> Option<Vec<KvOp>> {
         let (value_len, tail) = tail.split_first_chunk::<4>()?;
         let (key, tail) = tail.split_at_checked(u32::from_le_bytes(*key_len) as usize)?;
         let (value, tail) = tail.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
-        ops.push(if *tag == 1 {
-            KvOp::Put(key.to_vec(), value.to_vec())
-        } else {
-            KvOp::Remove(key.to_vec())
-        });
+        ops.push(if *tag == 1 { KvOp::Put(key.to_vec(), value.to_vec()) } else { KvOp::Remove(key.to_vec()) });
         rest = tail;
     }
     Some(ops)
@@ -278,11 +258,7 @@ impl Shared {
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         let (mut group, mut bytes) = (Vec::new(), 0);
-        while queue
-            .jobs
-            .front()
-            .is_some_and(|job| group.is_empty() || bytes + job.bytes <= GROUP_BYTES_MAX)
-        {
+        while queue.jobs.front().is_some_and(|job| group.is_empty() || bytes + job.bytes <= GROUP_BYTES_MAX) {
             let Some(job) = queue.jobs.pop_front() else { break };
             bytes += job.bytes;
             queue.batches -= job.batches.len();
@@ -304,10 +280,7 @@ impl Shared {
             }
             // One frame per group: pages of an unsynced group reach the disk in any order, so a tear may lie
             // anywhere in it, and must not look like damage in front of a good frame.
-            let payload: Vec<u8> = group
-                .iter()
-                .flat_map(|job| job.payloads.iter().flatten().copied())
-                .collect();
+            let payload: Vec<u8> = group.iter().flat_map(|job| job.payloads.iter().flatten().copied()).collect();
             match segment.append(&payload, &self.faults) {
                 Ok(()) => self.publish(group),
                 Err(AppendError::NotWritten(error)) => {
@@ -346,11 +319,7 @@ impl Shared {
     fn flush_loop(&self, flushes: &Receiver<u64>) {
         let (mut below, mut waiting) = (None, 0);
         loop {
-            let wait = if below.is_some() {
-                FLUSH_RETRY
-            } else {
-                Duration::from_secs(3600)
-            };
+            let wait = if below.is_some() { FLUSH_RETRY } else { Duration::from_secs(3600) };
             match flushes.recv_timeout(wait) {
                 Ok(number) => {
                     below = Some(number);
@@ -375,14 +344,9 @@ impl Shared {
             let _no_readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
             self.visible.load(Ordering::Acquire)
         };
-        self.tree
-            .flush(&self.tree.get_flush_lock(), watermark)
-            .map_err(|e| e.to_string())?;
+        self.tree.flush(&self.tree.get_flush_lock(), watermark).map_err(|e| e.to_string())?;
         wal::remove_below(&self.dir, number).map_err(|e| e.to_string())?;
-        if let Err(error) = self
-            .tree
-            .compact(Arc::new(lsm_tree::compaction::Leveled::default()), watermark)
-        {
+        if let Err(error) = self.tree.compact(Arc::new(lsm_tree::compaction::Leveled::default()), watermark) {
             tracing::error!(%error, "compaction failed; reads stay correct and get slower");
         }
         Ok(())
@@ -455,12 +419,7 @@ impl Engine for EmbeddedEngine {
         }
         queue.batches += count;
         queue.bytes += bytes;
-        queue.jobs.push_back(Job {
-            payloads,
-            batches,
-            bytes,
-            done,
-        });
+        queue.jobs.push_back(Job { payloads, batches, bytes, done });
         drop(queue);
         self.shared.wake.notify_one();
     }
@@ -468,12 +427,7 @@ impl Engine for EmbeddedEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let _reading = self.shared.readers.read().unwrap_or_else(PoisonError::into_inner);
         let seqno = self.shared.visible.load(Ordering::Acquire);
-        Ok(self
-            .shared
-            .tree
-            .get(key, seqno)
-            .map_err(read_error)?
-            .map(|value| value.to_vec()))
+        Ok(self.shared.tree.get(key, seqno).map_err(read_error)?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], through: &[u8], limit: usize, direction: Direction) -> Result<Pairs, StoreError> {
@@ -482,9 +436,7 @@ impl Engine for EmbeddedEngine {
         let range = (Bound::Included(from), Bound::Included(through));
         let range = self.shared.tree.range::<&[u8], _>(range, seqno, None);
         let pair = |item: lsm_tree::IterGuardImpl| {
-            item.into_inner()
-                .map(|(key, value)| (key.to_vec(), value.to_vec()))
-                .map_err(read_error)
+            item.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(read_error)
         };
         match direction {
             Direction::Up => range.take(limit).map(pair).collect(),
@@ -507,9 +459,7 @@ mod tests {
     fn put(store: &EmbeddedStore, key: u8, len: usize) -> Result<(), StoreError> {
         let (tx, rx) = channel();
         let ops = vec![KvOp::Put(vec![key], vec![key; len]), KvOp::Put(vec![key, 0], vec![1])];
-        store
-            .engine
-            .apply(vec![ops], Box::new(move |outcome| drop(tx.send(outcome))));
+        store.engine.apply(vec![ops], Box::new(move |outcome| drop(tx.send(outcome))));
         rx.recv().expect("answered").remove(0)
     }
 
@@ -549,10 +499,7 @@ mod tests {
         assert!(matches!(open(dir.path()), Err(OpenError::InUse(_))));
         drop(store);
         let store = open(dir.path()).expect("opens again");
-        assert_eq!(
-            [1, 2, 3, 4, 5].map(|key| has(&store, key)),
-            [true, false, true, false, true]
-        );
+        assert_eq!([1, 2, 3, 4, 5].map(|key| has(&store, key)), [true, false, true, false, true]);
     }
 
     #[test]
@@ -587,9 +534,6 @@ mod tests {
         bytes[start + 40] ^= 1;
         std::fs::write(&file, bytes).expect("damaged");
         let outcome = open(dir.path()).map(drop);
-        assert!(
-            matches!(&outcome, Err(OpenError::Corrupt { offset, .. }) if *offset == start as u64),
-            "{outcome:?}"
-        );
+        assert!(matches!(&outcome, Err(OpenError::Corrupt { offset, .. }) if *offset == start as u64), "{outcome:?}");
     }
 }

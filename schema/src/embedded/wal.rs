@@ -71,21 +71,11 @@ impl Segment {
         header.extend_from_slice(&before.to_le_bytes());
         header.extend_from_slice(&xxh3_64(&header).to_le_bytes());
         // Truncates what an earlier attempt at the same number left.
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(path(dir, number))?;
+        let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path(dir, number))?;
         file.write_all(&header)?;
         file.sync_all()?;
         sync_dir(dir)?;
-        Ok(Self {
-            number,
-            file,
-            synced: HEADER,
-            abandoned: false,
-        })
+        Ok(Self { number, file, synced: HEADER, abandoned: false })
     }
 
     /// Appends one frame and syncs it.
@@ -97,11 +87,7 @@ impl Segment {
         if let Err(error) = self.write(&bytes, faults) {
             let cut = self.file.set_len(self.synced).and_then(|()| self.file.sync_data());
             self.abandoned = cut.is_err();
-            return Err(if self.abandoned {
-                AppendError::Unknown(error)
-            } else {
-                AppendError::NotWritten(error)
-            });
+            return Err(if self.abandoned { AppendError::Unknown(error) } else { AppendError::NotWritten(error) });
         }
         let synced = if faults.sync_fails.load(Ordering::Relaxed) {
             Err(io::Error::other("injected"))
@@ -131,9 +117,7 @@ fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| u64::from_str_radix(name.strip_suffix(".log")?, 16).ok());
+        let number = name.to_str().and_then(|name| u64::from_str_radix(name.strip_suffix(".log")?, 16).ok());
         numbers.extend(number);
     }
     numbers.sort_unstable();
@@ -150,10 +134,7 @@ pub(super) fn remove_below(dir: &Path, number: u64) -> io::Result<()> {
 }
 
 fn field(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..at + 8)
-        .and_then(|raw| raw.try_into().ok())
-        .map_or(0, u64::from_le_bytes)
+    bytes.get(at..at + 8).and_then(|raw| raw.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 /// End of the valid frames of `bytes`, handing each payload to `each`.
@@ -199,23 +180,15 @@ pub(super) fn replay(dir: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<
             segments.push((*number, bytes));
         } else if index + 1 == numbers.len() && bytes.len() <= header {
             tracing::warn!(segment = number, "log segment was never started; removing it");
-            std::fs::remove_file(path(dir, *number))
-                .and_then(|()| sync_dir(dir))
-                .map_err(io)?;
+            std::fs::remove_file(path(dir, *number)).and_then(|()| sync_dir(dir)).map_err(io)?;
         } else {
-            return Err(OpenError::Corrupt {
-                file: path(dir, *number),
-                offset: 0,
-            });
+            return Err(OpenError::Corrupt { file: path(dir, *number), offset: 0 });
         }
     }
     let mut last = (0, 0);
     for index in 0..segments.len() {
         let (number, bytes) = &segments[index];
-        let corrupt = |offset| OpenError::Corrupt {
-            file: path(dir, *number),
-            offset,
-        };
+        let corrupt = |offset| OpenError::Corrupt { file: path(dir, *number), offset };
         let next = segments.get(index + 1);
         if next.is_some_and(|(next, _)| *next != number + 1) {
             return Err(corrupt(bytes.len() as u64));
@@ -227,12 +200,7 @@ pub(super) fn replay(dir: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<
             if next.is_some() || good_frame_after(counted, *number, end as usize) {
                 return Err(corrupt(end));
             }
-            tracing::warn!(
-                segment = number,
-                offset = end,
-                lost = valid - end,
-                "torn log tail cut off"
-            );
+            tracing::warn!(segment = number, offset = end, lost = valid - end, "torn log tail cut off");
             let file = OpenOptions::new().write(true).open(path(dir, *number)).map_err(io)?;
             file.set_len(end).and_then(|()| file.sync_all()).map_err(io)?;
         }

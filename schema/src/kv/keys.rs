@@ -132,9 +132,7 @@ pub(super) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<Convers
 
 /// Reads the seq that ends a key.
 pub(super) fn trailing_seq(key: &[u8]) -> Result<Seq, StoreError> {
-    let tail = key
-        .last_chunk::<8>()
-        .ok_or_else(|| StoreError::Corrupt("key without seq".to_owned()))?;
+    let tail = key.last_chunk::<8>().ok_or_else(|| StoreError::Corrupt("key without seq".to_owned()))?;
     Ok(Seq(u64::from_be_bytes(*tail)))
 }
 
@@ -155,10 +153,7 @@ pub(super) fn inbox_head(agent: AgentId) -> Vec<u8> {
 }
 
 pub(super) fn receipt(agent: AgentId, id: ConversationId, seq: Seq) -> Vec<u8> {
-    key(
-        RECEIPT,
-        &[agent.0.as_bytes(), &conversation_bytes(id), &seq.0.to_be_bytes()],
-    )
+    key(RECEIPT, &[agent.0.as_bytes(), &conversation_bytes(id), &seq.0.to_be_bytes()])
 }
 
 pub(super) fn agent_conversation(agent: AgentId, id: ConversationId) -> Vec<u8> {

@@ -59,10 +59,7 @@ pub struct KvStore<E> {
 
 impl<E: Engine> KvStore<E> {
     pub(crate) fn over(engine: E) -> Self {
-        Self {
-            engine,
-            identity: Arc::default(),
-        }
+        Self { engine, identity: Arc::default() }
     }
 
     fn row<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
@@ -95,22 +92,14 @@ impl<E: Engine> KvStore<E> {
     }
 
     fn rows_under<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<T>, StoreError> {
-        self.under(prefix)?
-            .iter()
-            .map(|(key, value)| keys::decode(key, value))
-            .collect()
+        self.under(prefix)?.iter().map(|(key, value)| keys::decode(key, value)).collect()
     }
 
     fn by_conversation<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<(ConversationId, T)>, StoreError> {
         let pairs = self.under(prefix)?;
         pairs
             .iter()
-            .map(|(key, value)| {
-                Ok((
-                    keys::trailing_conversation(key, prefix.len())?,
-                    keys::decode(key, value)?,
-                ))
-            })
+            .map(|(key, value)| Ok((keys::trailing_conversation(key, prefix.len())?, keys::decode(key, value)?)))
             .collect()
     }
 
@@ -131,20 +120,14 @@ impl<E: Engine> KvStore<E> {
 /// Refuses keys that the index cannot hold, before anything is written.
 fn fits(ops: &[KvOp]) -> Result<(), StoreError> {
     match ops.iter().map(|op| op.key().len()).find(|len| *len > keys::KEY_MAX) {
-        Some(len) => Err(StoreError::Unavailable(format!(
-            "key of {len} bytes, at most {} fit",
-            keys::KEY_MAX
-        ))),
+        Some(len) => Err(StoreError::Unavailable(format!("key of {len} bytes, at most {} fit", keys::KEY_MAX))),
         None => Ok(()),
     }
 }
 
 fn encode(batch: &Batch) -> Result<Vec<KvOp>, StoreError> {
     let mut ops = Vec::with_capacity(batch.writes.len() + 1);
-    batch
-        .writes
-        .iter()
-        .try_for_each(|write| keys::encode(write, &mut ops))?;
+    batch.writes.iter().try_for_each(|write| keys::encode(write, &mut ops))?;
     fits(&ops)?;
     Ok(ops)
 }
@@ -276,12 +259,7 @@ impl<E: Engine> Store for KvStore<E> {
         through: Seq,
         limit: usize,
     ) -> Result<Vec<Arc<MessageRow>>, StoreError> {
-        self.rows(
-            &keys::message(id, from),
-            &keys::message(id, through),
-            limit.min(PAGE_MAX),
-            Direction::Up,
-        )
+        self.rows(&keys::message(id, from), &keys::message(id, through), limit.min(PAGE_MAX), Direction::Up)
     }
 
     async fn messages_down(
@@ -291,12 +269,7 @@ impl<E: Engine> Store for KvStore<E> {
         through: Seq,
         limit: usize,
     ) -> Result<Vec<Arc<MessageRow>>, StoreError> {
-        self.rows(
-            &keys::message(id, from),
-            &keys::message(id, through),
-            limit.min(PAGE_MAX),
-            Direction::Down,
-        )
+        self.rows(&keys::message(id, from), &keys::message(id, through), limit.min(PAGE_MAX), Direction::Down)
     }
 
     async fn inbox_head(&self, agent: AgentId) -> Result<InboxHeadRow, StoreError> {
@@ -307,12 +280,7 @@ impl<E: Engine> Store for KvStore<E> {
         if after >= through {
             return Ok(Vec::new());
         }
-        self.rows(
-            &keys::inbox(agent, after.next()),
-            &keys::inbox(agent, through),
-            limit.min(PAGE_MAX),
-            Direction::Up,
-        )
+        self.rows(&keys::inbox(agent, after.next()), &keys::inbox(agent, through), limit.min(PAGE_MAX), Direction::Up)
     }
 
     async fn receipts(
@@ -325,10 +293,7 @@ impl<E: Engine> Store for KvStore<E> {
     ) -> Result<Vec<(Seq, ReceiptRow)>, StoreError> {
         let (from, through) = (keys::receipt(agent, id, from), keys::receipt(agent, id, through));
         let pairs = self.scan(&from, &through, limit.min(PAGE_MAX), Direction::Up)?;
-        pairs
-            .iter()
-            .map(|(key, value)| Ok((keys::trailing_seq(key)?, keys::decode(key, value)?)))
-            .collect()
+        pairs.iter().map(|(key, value)| Ok((keys::trailing_seq(key)?, keys::decode(key, value)?))).collect()
     }
 
     async fn agent_conversation(
