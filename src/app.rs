@@ -3,10 +3,12 @@
 //! A1  A key maps to one agent for ever, so the mapping may be cached; whether the key is still the live one is judged
 //!     by the agent entity on every request.
 //! A2  A handle maps to one agent for ever, deleted ones included: the same holds.
+//! A3  A profile shown beside a message is at most [`PROFILE_FRESH`] old, and never older than a change made here.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use actors::domain::Domain;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -21,6 +23,8 @@ use crate::limits::Gates;
 
 /// Entries of one generation of a [`Memo`]; two generations are kept. About 6 MiB for both caches at the most.
 const MEMO_GENERATION: usize = 32_768;
+/// How long a display name is used without asking again.
+const PROFILE_FRESH: Duration = Duration::from_secs(1);
 
 /// The gateway's handles. Cloned for every request.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub struct App {
     pub auth: Arc<Auth>,
     /// Resolves handles.
     pub handles: Arc<Handles>,
+    /// Names shown beside messages.
+    pub profiles: Arc<Profiles>,
     /// Settings in force.
     pub config: Arc<Config>,
     /// Limits that the gateway itself keeps.
@@ -55,7 +61,7 @@ impl App {
 /// API keys to agents (A1).
 pub struct Auth {
     store: Arc<dyn Store>,
-    memo: Memo<KeyHash>,
+    memo: Memo<KeyHash, AgentId>,
 }
 
 impl Auth {
@@ -84,7 +90,7 @@ impl Auth {
 /// Handles to agents (A2).
 pub struct Handles {
     store: Arc<dyn Store>,
-    memo: Memo<String>,
+    memo: Memo<String, AgentId>,
 }
 
 impl Handles {
@@ -106,29 +112,92 @@ impl Handles {
     }
 }
 
-/// A bounded cache in two generations: when the young one is full it becomes the old one, and the old one is dropped.
-struct Memo<K>(Mutex<[HashMap<K, AgentId>; 2]>);
+/// What a message says about its author beside the handle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// As the agent set it.
+    pub display_name: Option<String>,
+    /// Platform-owned.
+    pub is_system: bool,
+}
 
-impl<K> Default for Memo<K> {
+/// Agents to the names shown beside their messages (A3).
+pub struct Profiles {
+    store: Arc<dyn Store>,
+    memo: Memo<AgentId, (Instant, Arc<Profile>)>,
+}
+
+impl Profiles {
+    /// Over `store`, with an empty cache.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, memo: Memo::default() }
+    }
+
+    /// The profile of an agent; an unknown one has no name.
+    pub async fn get(&self, agent: AgentId) -> Result<Arc<Profile>, StoreError> {
+        if let Some((read_at, profile)) = self.memo.get(&agent)
+            && read_at.elapsed() < PROFILE_FRESH
+        {
+            return Ok(profile);
+        }
+        let row = self.store.agent(agent).await?;
+        let profile = row.map(|row| Profile { display_name: row.display_name, is_system: row.is_system });
+        let profile = Arc::new(profile.unwrap_or_default());
+        self.memo.put(agent, (Instant::now(), Arc::clone(&profile)));
+        Ok(profile)
+    }
+
+    /// Drops what is known of an agent that was just changed.
+    pub fn forget(&self, agent: AgentId) {
+        self.memo.remove(&agent);
+    }
+}
+
+/// A bounded cache in two generations: when the young one is full it becomes the old one, and the old one is dropped.
+struct Memo<K, V>(Mutex<[HashMap<K, V>; 2]>);
+
+impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
         Self(Mutex::new([HashMap::new(), HashMap::new()]))
     }
 }
 
-impl<K: Hash + Eq> Memo<K> {
-    fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<AgentId>
+impl<K: Hash + Eq, V: Clone> Memo<K, V> {
+    fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>
     where
         K: std::borrow::Borrow<Q>,
     {
         let generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.iter().find_map(|generation| generation.get(key).copied())
+        generations.iter().find_map(|generation| generation.get(key).cloned())
     }
 
-    fn put(&self, key: K, agent: AgentId) {
+    fn put(&self, key: K, value: V) {
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if generations[0].len() >= MEMO_GENERATION {
             generations[1] = std::mem::take(&mut generations[0]);
         }
-        generations[0].insert(key, agent);
+        generations[0].insert(key, value);
+    }
+
+    fn remove(&self, key: &K) {
+        let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.iter_mut().for_each(|generation| drop(generation.remove(key)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memo_keeps_the_newest_generation_and_never_grows_beyond_two() {
+        let memo = Memo::<usize, usize>::default();
+        (0..3 * MEMO_GENERATION).for_each(|n| memo.put(n, n));
+        assert_eq!(memo.get(&(3 * MEMO_GENERATION - 1)), Some(3 * MEMO_GENERATION - 1));
+        assert_eq!(memo.get(&0), None);
+        let kept: usize = memo.0.lock().unwrap().iter().map(HashMap::len).sum();
+        assert!(kept <= 2 * MEMO_GENERATION);
+        memo.remove(&(3 * MEMO_GENERATION - 1));
+        assert_eq!(memo.get(&(3 * MEMO_GENERATION - 1)), None);
     }
 }

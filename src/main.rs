@@ -1,2 +1,29 @@
-//! AgentChat server.
-fn main() {}
+//! The `agentchat` binary: command line in, exit code out.
+
+#![expect(unreachable_pub, reason = "a binary has no outside: `pub` means used by other modules")]
+
+mod app;
+mod cli;
+mod clock;
+mod config;
+mod http;
+mod identity;
+mod limits;
+mod mail;
+mod node;
+mod queries;
+mod telemetry;
+mod wire;
+mod ws;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Thousands of small allocations per message burst: a size-class allocator keeps their cost and fragmentation down.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    cli::Cli::parse().run()
+}

@@ -112,6 +112,8 @@ pub enum Target {
     UnknownAgent,
     /// An existing conversation.
     Conversation(ConversationId),
+    /// Something that is no conversation's id.
+    UnknownConversation,
 }
 
 /// A message that the gateway has validated and the domain has not yet judged.

@@ -1,2 +1,70 @@
-//! Load harness.
-fn main() {}
+//! Measures an AgentChat server from outside. It shares no type with the server, so drift in the contract shows here.
+//!
+//! L1  Every figure is a rate of answers that a client has read, beside the machine's own rate of durable writes,
+//!     measured in the same run: ratios travel between machines, rates do not.
+
+#![expect(unreachable_pub, reason = "a binary has no outside: `pub` means used by other modules")]
+
+mod baseline;
+mod client;
+mod sends;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Measure an AgentChat server.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Durable acknowledged sends per second over HTTP, at several numbers of concurrent clients
+    Sends {
+        /// Server binary to start on a loopback port with its own directory
+        #[arg(long, default_value = "target/release/agentchat")]
+        server: PathBuf,
+        /// Where the directory is made: the disk that is measured
+        #[arg(long, default_value = ".")]
+        disk: PathBuf,
+        /// Concurrent clients, one run each
+        #[arg(long, value_delimiter = ',', default_value = "1,64,512")]
+        clients: Vec<usize>,
+        /// Length of each run
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+}
+
+/// What can go wrong while measuring.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Files, processes, connections.
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] std::io::Error),
+    /// The HTTP connection.
+    #[error("http: {0}")]
+    Http(#[from] hyper::Error),
+    /// The server answered otherwise than the contract says.
+    #[error("unexpected answer: {0}")]
+    Answer(String),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Cli { command: Command::Sends { server, disk, clients, seconds } } = Cli::parse();
+    match sends::run(&server, &disk, &clients, Duration::from_secs(seconds)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadtest: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

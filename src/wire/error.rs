@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use actors::api::Refusal;
+use actors::limits::Limits;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -138,6 +139,8 @@ pub enum ApiError {
     ColdLimit {
         /// Wait.
         retry_after_ms: u64,
+        /// In force.
+        limit: u32,
     },
     /// A new code asked too soon.
     #[error("a code was sent a moment ago")]
@@ -240,8 +243,8 @@ impl ApiError {
             Self::RateLimited { retry_after_ms } | Self::OtpCooldown { retry_after_ms } => {
                 Some(json!({"retry_after_ms": retry_after_ms}))
             }
-            Self::ColdLimit { retry_after_ms } => {
-                Some(json!({"retry_after_ms": retry_after_ms, "rule": "cold_outreach", "limit": 100}))
+            Self::ColdLimit { retry_after_ms, limit } => {
+                Some(json!({"retry_after_ms": retry_after_ms, "rule": "cold_outreach", "limit": limit}))
             }
             Self::RecipientBacklogged { handle, undelivered } => {
                 Some(json!({"recipient_handle": handle, "undelivered_count": undelivered}))
@@ -254,7 +257,7 @@ impl ApiError {
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after_ms }
-            | Self::ColdLimit { retry_after_ms }
+            | Self::ColdLimit { retry_after_ms, .. }
             | Self::OtpCooldown { retry_after_ms } => Some(*retry_after_ms),
             Self::RecipientBacklogged { .. } | Self::Unavailable => Some(RETRY_MS_DEFAULT),
             _ => None,
@@ -296,7 +299,10 @@ impl From<Refusal> for ApiError {
             Refusal::InboxRestricted { handle } => Self::InboxRestricted { handle },
             Refusal::Restricted => Self::Restricted,
             Refusal::AwaitingReply { handle, waiting_since } => Self::AwaitingReply { handle, since: waiting_since },
-            Refusal::ColdLimit { retry_after_ms } => Self::ColdLimit { retry_after_ms },
+            Refusal::ColdLimit { retry_after_ms } => {
+                let limit = Limits::default().cold_threads.unwrap_or(0);
+                Self::ColdLimit { retry_after_ms, limit }
+            }
             Refusal::RecipientBacklogged { handle, undelivered } => Self::RecipientBacklogged { handle, undelivered },
             Refusal::AttachmentNotFound => Self::AttachmentNotFound,
             Refusal::Unavailable | Refusal::TimedOut => Self::Unavailable,

@@ -103,6 +103,7 @@ impl Agent {
             Target::Agent(peer) if peer == self.row.id => self.refuse_unless_replayed(key, Refusal::SelfTarget, fx),
             Target::Agent(peer) => self.forward_to(now, key, peer, fx),
             Target::UnknownAgent => self.refuse_unless_replayed(key, Refusal::AgentNotFound, fx),
+            Target::UnknownConversation => self.refuse_unless_replayed(key, Refusal::ConversationNotFound, fx),
             Target::Conversation(conversation) => {
                 let event = ConversationEvent::Locate { sender: self.row.id, client_msg_id: key.to_owned() };
                 fx.tells.push(Event::Conversation(conversation, event));

@@ -27,6 +27,20 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes a server that keeps the published limits, but for the numbers that the test names."""
+    made: list[Server] = []
+
+    def make(**numbers: int) -> Server:
+        made.append(Server(tmp_path, limits="contract", numbers=numbers).start())
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture
 def enrolled(server: Server) -> Iterator[Callable[[str], Peer]]:
     """Makes agents on the shared server and closes their connections afterwards."""
     made: list[Peer] = []

@@ -53,8 +53,12 @@ def free_port() -> int:
 class Server:
     """A server process. `stop` and `kill` keep port and data directory, so `start` brings the same node back."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: str = "open", numbers: dict[str, int] | None = None) -> None:
         self.port = free_port()
+        self.limits = limits
+        self.settings = directory / "agentchat.toml"
+        lines = ["[numbers]", *(f"{name} = {value}" for name, value in (numbers or {}).items())]
+        self.settings.write_text("\n".join(lines) + "\n")
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.base = f"http://127.0.0.1:{self.port}"
@@ -68,7 +72,8 @@ class Server:
         settings = {
             "AGENTCHAT_LISTEN": f"127.0.0.1:{self.port}",
             "AGENTCHAT_DATA_DIR": str(self.data),
-            "AGENTCHAT_LIMITS": "open",
+            "AGENTCHAT_LIMITS": self.limits,
+            "AGENTCHAT_CONFIG": str(self.settings),
             "AGENTCHAT_LOG": os.environ.get("AGENTCHAT_LOG", "info"),
         }
         with self.log.open("ab") as log:
@@ -111,6 +116,14 @@ class Server:
         process, self._process = self._process, None
         process.kill()
         process.wait(STOP_DEADLINE_S)
+
+    def resident_bytes(self) -> int:
+        """Memory that the process holds now."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found, status
+        return int(found.group(1)) * 1024
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])

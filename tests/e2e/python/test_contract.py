@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from harness import Peer, Server, befriend, fresh_handle
+from registry import note
 
 Enrol = Callable[[str], Peer]
 
@@ -44,6 +45,7 @@ def ok(answer: httpx.Response, status: int = 200) -> Any:
     assert answer.status_code == status, f"{answer.status_code}, wanted {status}: {answer.text}"
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
     assert REQUEST_ID.fullmatch(answer.headers["x-request-id"])
+    note(answer)
     return answer.json()
 
 
@@ -52,6 +54,7 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["content-type"].startswith("application/json")
     assert REQUEST_ID.fullmatch(answer.headers["x-request-id"])
+    note(answer)
     body = answer.json()
     assert isinstance(body["message"], str) and body["message"]
     assert set(body) <= {"code", "message", "details"}

@@ -1,0 +1,95 @@
+//! Commands and their exit codes: 0 done, 1 failed, 2 wrong usage (clap's own).
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Flags};
+use crate::{node, telemetry};
+
+/// AgentChat: messaging for AI agents, as one binary.
+///
+/// Without a command it serves. Settings come from flags, then AGENTCHAT_* environment variables, then the TOML file
+/// named by --config; the first that sets a key wins.
+#[derive(Debug, Parser)]
+#[command(name = "agentchat", version, about = "An open, self-hostable messaging platform for AI agents", long_about = None)]
+#[command(after_help = "Examples:
+  agentchat                                   serve on 127.0.0.1:8080, everything under ./data
+  agentchat --listen 0.0.0.0:80 --public-url https://chat.example.com --smtp-url smtp://mail:25
+  agentchat check --data-dir /var/lib/agentchat       verify a stopped server's directory
+  AGENTCHAT_LIMITS=open agentchat             no rate limits, for tests and load")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or Ctrl-C (the default)
+    Serve,
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> ExitCode {
+        let config = match Config::load(&self.flags) {
+            Ok(config) => config,
+            Err(error) => return fail(&error),
+        };
+        match self.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve(config),
+        }
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
+    if let Err(error) = telemetry::logs(&config.log, config.log_format) {
+        return fail(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(node::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says what went wrong, with its causes, to whoever started the process.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    eprintln!("agentchat: {text}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_work_before_and_after_the_command() {
+        for line in [["agentchat", "--listen=127.0.0.1:1", "serve"], ["agentchat", "serve", "--listen=127.0.0.1:1"]] {
+            let config = Config::load(&Cli::try_parse_from(line).unwrap().flags).unwrap();
+            assert_eq!(config.listen.port(), 1);
+        }
+        assert!(Cli::try_parse_from(["agentchat", "--listen", "here"]).is_err());
+    }
+}

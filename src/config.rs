@@ -1,0 +1,307 @@
+//! Settings: flags, then `AGENTCHAT_*` environment, then the TOML file; the first that sets a key wins.
+//!
+//! C1  Every number of the contract is the default here, and the only default.
+//! C2  An unknown key in the file is an error, so that a typing mistake is not a silent default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use actors::limits::Limits;
+use clap::{Args, ValueEnum};
+use figment::Figment;
+use figment::providers::{Format, Serialized, Toml};
+use schema::store::EmailBudget;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::Rules;
+use crate::limits::Rates;
+
+/// Settings as flags or environment give them; what is absent comes from the file or the defaults.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+pub struct Flags {
+    /// TOML file with any of these settings, keys in snake case, and a `[numbers]` table for single limits
+    #[arg(long, global = true, env = "AGENTCHAT_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address for HTTP and WebSocket [default: 127.0.0.1:8080]
+    #[arg(long, global = true, env = "AGENTCHAT_LISTEN", value_name = "IP:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+    /// Base of every absolute URL in an answer [default: http://<listen>]
+    #[arg(long, global = true, env = "AGENTCHAT_PUBLIC_URL", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_url: Option<String>,
+    /// Directory of the embedded store and the outbox; one process at a time [default: ./data]
+    #[arg(long, global = true, env = "AGENTCHAT_DATA_DIR", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// Where rows are kept: `embedded` [default: embedded]
+    #[arg(long, global = true, env = "AGENTCHAT_STORE", value_name = "STORE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+    /// SMTP server for verification codes; without it each mail is a file in `<data>/outbox`
+    #[arg(long, global = true, env = "AGENTCHAT_SMTP_URL", value_name = "smtp://HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smtp_url: Option<String>,
+    /// Sender of verification mails [default: agentchat@localhost]
+    #[arg(long, global = true, env = "AGENTCHAT_MAIL_FROM", value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mail_from: Option<String>,
+    /// `contract` keeps the published limits, `open` lifts every rate limit and cooldown [default: contract]
+    #[arg(long, global = true, env = "AGENTCHAT_LIMITS", value_name = "SET")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<LimitSet>,
+    /// Header in which a trusted proxy names the client; its last hop is used
+    #[arg(long, global = true, env = "AGENTCHAT_CLIENT_IP_HEADER", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip_header: Option<String>,
+    /// Tracing filter, for example `info,agentchat=debug` [default: info]
+    #[arg(long, global = true, env = "AGENTCHAT_LOG", value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+    /// Shape of log lines [default: text]
+    #[arg(long, global = true, env = "AGENTCHAT_LOG_FORMAT", value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
+}
+
+/// Which limits are in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitSet {
+    /// The published ones.
+    Contract,
+    /// None of the rates and cooldowns.
+    Open,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Settings in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// HTTP and WebSocket.
+    pub listen: SocketAddr,
+    public_url: Option<String>,
+    /// Store and outbox.
+    pub data_dir: PathBuf,
+    /// Which engine.
+    pub store: String,
+    /// Unset: outbox files.
+    pub smtp_url: Option<String>,
+    /// Sender of mails.
+    pub mail_from: String,
+    /// Which limits.
+    pub limits: LimitSet,
+    /// Name of a trusted proxy's header.
+    pub client_ip_header: Option<String>,
+    /// Origins that browsers may call from; `*` is any.
+    pub cors_origins: Vec<String>,
+    /// Handles that nobody may register, beside the published list.
+    pub reserved_handles: Vec<String>,
+    /// Tracing filter.
+    pub log: String,
+    /// Log lines.
+    pub log_format: LogFormat,
+    /// Single limits.
+    pub numbers: Numbers,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            data_dir: PathBuf::from("data"),
+            store: "embedded".to_owned(),
+            smtp_url: None,
+            mail_from: "agentchat@localhost".to_owned(),
+            limits: LimitSet::Contract,
+            client_ip_header: None,
+            cors_origins: vec!["*".to_owned()],
+            reserved_handles: Vec::new(),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            numbers: Numbers::default(),
+        }
+    }
+}
+
+/// Limits one by one. A rate of 0 is lifted.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Numbers {
+    /// Authenticated requests, per agent and second.
+    pub requests_per_second: u32,
+    /// Sends, per agent and second.
+    pub sends_per_second: u32,
+    /// Outstanding cold threads, per agent in 24 h.
+    pub cold_threads: u32,
+    /// Backlog from which senders are warned.
+    pub backlog_warn: u32,
+    /// Backlog at which sends are refused.
+    pub backlog_max: u32,
+    /// Registrations, per IP and hour.
+    pub register_per_hour: u32,
+    /// Verifications of any kind, per IP in 10 minutes.
+    pub verify_per_10_minutes: u32,
+    /// Recoveries, per IP and hour.
+    pub recover_per_hour: u32,
+    /// Key rotations, per agent and hour.
+    pub rotate_per_hour: u32,
+    /// Public profiles, per IP and minute.
+    pub profiles_per_minute: u32,
+    /// Seconds between two codes to one address.
+    pub otp_cooldown_seconds: u32,
+    /// Codes to one address, per hour.
+    pub otp_per_hour: u32,
+    /// Agents that one email may back at a time.
+    pub email_live: u32,
+    /// Agents that one email may ever register.
+    pub email_lifetime: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            requests_per_second: limits.requests_per_second.unwrap_or(0),
+            sends_per_second: limits.sends_per_second.unwrap_or(0),
+            cold_threads: limits.cold_threads.unwrap_or(0),
+            backlog_warn: limits.backlog_warn,
+            backlog_max: limits.backlog_max,
+            register_per_hour: 5,
+            verify_per_10_minutes: 10,
+            recover_per_hour: 3,
+            rotate_per_hour: 5,
+            profiles_per_minute: 120,
+            otp_cooldown_seconds: 60,
+            otp_per_hour: 5,
+            email_live: 1,
+            email_lifetime: 3,
+        }
+    }
+}
+
+/// Settings that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file or a value does not parse.
+    #[error("settings: {0}")]
+    Parse(Box<figment::Error>),
+    /// No such engine.
+    #[error("settings: store {0:?} is not known: use `embedded`")]
+    Store(String),
+}
+
+impl Config {
+    /// Merges defaults, file and flags.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = &flags.config {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let config: Self = figment
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| ConfigError::Parse(Box::new(error)))?;
+        if config.store != "embedded" {
+            return Err(ConfigError::Store(config.store));
+        }
+        Ok(config)
+    }
+
+    /// Base of absolute URLs, without a trailing slash.
+    pub fn public_url(&self) -> String {
+        let url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen));
+        url.trim_end_matches('/').to_owned()
+    }
+
+    fn rate(&self, number: u32) -> Option<u32> {
+        (self.limits == LimitSet::Contract && number > 0).then_some(number)
+    }
+
+    /// What the domain limits.
+    pub fn domain_limits(&self) -> Limits {
+        let numbers = &self.numbers;
+        Limits {
+            requests_per_second: self.rate(numbers.requests_per_second),
+            sends_per_second: self.rate(numbers.sends_per_second),
+            cold_threads: self.rate(numbers.cold_threads),
+            backlog_warn: numbers.backlog_warn,
+            backlog_max: numbers.backlog_max,
+        }
+    }
+
+    /// What the gateway limits.
+    pub fn rates(&self) -> Rates {
+        let numbers = &self.numbers;
+        Rates {
+            register_per_hour: self.rate(numbers.register_per_hour),
+            verify_per_10_minutes: self.rate(numbers.verify_per_10_minutes),
+            recover_per_hour: self.rate(numbers.recover_per_hour),
+            rotate_per_hour: self.rate(numbers.rotate_per_hour),
+            profiles_per_minute: self.rate(numbers.profiles_per_minute),
+        }
+    }
+
+    /// What identity limits.
+    pub fn identity_rules(&self) -> Rules {
+        let numbers = &self.numbers;
+        Rules {
+            budget: EmailBudget { live: numbers.email_live, lifetime: numbers.email_lifetime },
+            otp_cooldown_ms: self.rate(numbers.otp_cooldown_seconds).map(|seconds| u64::from(seconds) * 1_000),
+            otp_per_hour: self.rate(numbers.otp_per_hour),
+            reserved: self.reserved_handles.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, flags: Flags) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agentchat.toml");
+        std::fs::write(&file, toml).unwrap();
+        Config::load(&Flags { config: Some(file), ..flags })
+    }
+
+    #[test]
+    fn the_file_sets_numbers_and_flags_win_over_it() {
+        let file = "listen = \"127.0.0.1:1\"\nlog = \"debug\"\n[numbers]\nemail_live = 10\nrequests_per_second = 0\n";
+        let flags = Flags { listen: Some(SocketAddr::from(([127, 0, 0, 1], 2))), ..Flags::default() };
+        let config = load(file, flags).unwrap();
+        assert_eq!((config.listen.port(), config.log.as_str()), (2, "debug"));
+        assert_eq!(config.public_url(), "http://127.0.0.1:2");
+        assert_eq!(config.identity_rules().budget, EmailBudget { live: 10, lifetime: 3 });
+        assert_eq!(config.domain_limits().requests_per_second, None);
+        assert_eq!(config.domain_limits().sends_per_second, Some(60));
+    }
+
+    #[test]
+    fn open_lifts_rates_and_keeps_budgets() {
+        let config = load("limits = \"open\"", Flags::default()).unwrap();
+        assert_eq!(config.domain_limits().cold_threads, None);
+        assert_eq!(config.rates().register_per_hour, None);
+        assert_eq!(config.identity_rules().otp_cooldown_ms, None);
+        assert_eq!(config.identity_rules().budget.live, 1);
+        assert_eq!(config.domain_limits().backlog_max, 10_000);
+    }
+
+    #[test]
+    fn a_typing_mistake_in_the_file_is_an_error() {
+        assert!(matches!(load("lissten = \"x\"", Flags::default()), Err(ConfigError::Parse(_))));
+        assert!(matches!(load("store = \"paper\"", Flags::default()), Err(ConfigError::Store(_))));
+    }
+}

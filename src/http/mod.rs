@@ -1,0 +1,79 @@
+//! REST: routes, what wraps every request, and one module of handlers per kind of resource.
+//!
+//! R1  Every answer carries `x-request-id`, errors the one envelope, also those raised before any handler runs.
+//! R2  Order: request id, body size, key, account state, request budget, shape, permission, existence, conflict.
+
+pub mod body;
+mod contacts;
+mod conversations;
+pub mod extract;
+mod identity;
+mod messages;
+mod observe;
+mod operations;
+pub mod serve;
+
+use std::any::Any;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::app::App;
+use crate::wire::error::ApiError;
+use crate::ws;
+
+/// All routes.
+pub fn router(app: &App) -> Router<App> {
+    let api = Router::new()
+        .merge(identity::routes())
+        .merge(contacts::routes())
+        .merge(messages::routes())
+        .merge(conversations::routes())
+        .layer(from_fn(body::buffered));
+    Router::new()
+        .merge(api)
+        .merge(ws::routes())
+        .merge(operations::routes())
+        .fallback(|| async { ApiError::NotFound })
+        .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors(&app.config.cors_origins))
+        .layer(from_fn_with_state(app.clone(), observe::observe))
+}
+
+fn panicked(cause: Box<dyn Any + Send>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
+    tracing::error!(cause = text.unwrap_or("unknown"), "a handler panicked");
+    ApiError::Internal.into_response()
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let name = HeaderName::from_static;
+    let origin = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            name("idempotency-key"),
+            name("x-request-id"),
+            name("x-agentchat-client"),
+            name("x-agentchat-client-version"),
+        ])
+        .expose_headers([
+            name("x-request-id"),
+            name("x-backlog-warning"),
+            header::RETRY_AFTER,
+            header::LOCATION,
+            name("idempotent-replay"),
+        ])
+}

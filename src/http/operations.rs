@@ -1,0 +1,33 @@
+//! What operators and their probes ask: alive, ready, metrics. Outside `/v1`, without keys.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::app::App;
+
+/// `/healthz`, `/readyz`, `/metrics`.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({"status": "alive"})) }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+/// 200 when requests can be served, 503 while draining or while the store refuses.
+async fn ready(State(app): State<App>) -> Response {
+    let why_not = if *app.shutdown.borrow() { Err("draining".to_owned()) } else { app.domain.ready().await };
+    match why_not {
+        Ok(()) => Json(json!({"status": "ready"})).into_response(),
+        Err(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "reason": reason}))).into_response()
+        }
+    }
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
+}

@@ -1,0 +1,125 @@
+//! One node from start to drain: store, domain, gateway, in this order; and back in the opposite one.
+//!
+//! N1  The address is bound before the store is opened, so that two nodes never fight over a directory they cannot serve.
+//! N2  A drain refuses new connections first, lets requests finish, closes sockets, stops the shards, and closes the
+//!     store last: what was acknowledged is on disk before the process ends.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::domain::{Domain, DomainOptions, StartError};
+use schema::embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
+use schema::store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::app::{App, Auth, Handles, Profiles};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http;
+use crate::identity::Identity;
+use crate::limits::Gates;
+use crate::mail::{MailError, Mailer};
+use crate::telemetry;
+
+/// How often idle limiter entries are forgotten and gauges refreshed.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// The node cannot start, or did not stop cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Address in use or not ours.
+    #[error("cannot listen on {0}: choose another address with --listen")]
+    Listen(std::net::SocketAddr, #[source] io::Error),
+    /// The data directory cannot be made.
+    #[error("cannot create {0}: choose another directory with --data-dir")]
+    DataDir(PathBuf, #[source] io::Error),
+    /// The store does not open.
+    #[error("cannot open the store in {0}")]
+    Open(PathBuf, #[source] OpenError),
+    /// The store did not close.
+    #[error("the store did not close cleanly")]
+    Close(#[source] StoreError),
+    /// Mail settings.
+    #[error("mail cannot be set up")]
+    Mail(#[from] MailError),
+    /// Metrics.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Shards.
+    #[error(transparent)]
+    Domain(#[from] StartError),
+    /// Signals.
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub async fn run(config: Config) -> Result<(), NodeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
+    let listen = config.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|error| NodeError::Listen(listen, error))?;
+    let (shutdown, draining) = watch::channel(false);
+    let app = assemble(config, draining).await?;
+    info!(address = %listen, data = %app.config.data_dir.display(), "ready");
+    let housekeeping = tokio::spawn(housekeeping(app.clone()));
+    let served = tokio::spawn(http::serve::serve(listener, http::router(&app).with_state(app.clone()), app.shutdown.clone()));
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: draining"),
+        _ = interrupt.recv() => info!("interrupted: draining"),
+    }
+    // Nobody listens any more if the watch is closed, and that is fine.
+    let _ = shutdown.send(true);
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the listener ended early");
+    }
+    housekeeping.abort();
+    app.domain.stop().await;
+    app.store().close().await.map_err(NodeError::Close)?;
+    info!("drained");
+    Ok(())
+}
+
+/// Puts the parts together.
+async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App, NodeError> {
+    let metrics = telemetry::metrics()?;
+    let data = &config.data_dir;
+    std::fs::create_dir_all(data).map_err(|error| NodeError::DataDir(data.clone(), error))?;
+    let mailer = match &config.smtp_url {
+        Some(url) => Mailer::smtp(url, &config.mail_from)?,
+        None => Mailer::outbox(data.join("outbox"), &config.mail_from)?,
+    };
+    let directory = data.join("store");
+    let store = EmbeddedStore::open(&directory, EmbeddedOptions::default())
+        .map_err(|error| NodeError::Open(directory.clone(), error))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let options = DomainOptions { limits: config.domain_limits(), ..DomainOptions::default() };
+    let domain = Domain::start(Arc::clone(&store), options).await?;
+    let clock = Clock::default();
+    Ok(App {
+        shutdown,
+        auth: Arc::new(Auth::new(Arc::clone(&store))),
+        handles: Arc::new(Handles::new(Arc::clone(&store))),
+        profiles: Arc::new(Profiles::new(Arc::clone(&store))),
+        gates: Arc::new(Gates::new(config.rates())),
+        identity: Arc::new(Identity::new(domain.clone(), mailer, clock.clone(), config.identity_rules())),
+        domain,
+        clock,
+        config: Arc::new(config),
+        metrics,
+    })
+}
+
+async fn housekeeping(app: App) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        ticks.tick().await;
+        app.gates.forget_idle();
+        app.metrics.run_upkeep();
+    }
+}

@@ -1,0 +1,150 @@
+//! Pages of one conversation's log as one participant sees it.
+//!
+//! H1  Visible is `from <= seq <= last_seq` of the view, minus what the caller hid.
+//! H2  A page is `min(limit, available)` visible rows, whatever was hidden in between.
+//! H3  The state beside a received message is the caller's own; beside an own message it is the recipient's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actors::api::ConversationView;
+use schema::ids::{AgentId, ConversationId, MessageId, Seq};
+use schema::rows::{MessageRow, ReceiptRow};
+use schema::store::{PAGE_MAX, Store, StoreError};
+
+use crate::app::App;
+use crate::wire::error::ApiError;
+use crate::wire::message::MessageState;
+
+/// Where a page starts and which way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// The newest rows, newest first.
+    Newest,
+    /// `seq < N`, newest first.
+    Before(Seq),
+    /// `seq > N`, oldest first.
+    After(Seq),
+    /// `seq <=` this message's, newest first.
+    EndingAt(MessageId),
+}
+
+/// One row of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The message.
+    pub message: Arc<MessageRow>,
+    /// How far it came (H3).
+    pub state: MessageState,
+}
+
+/// What `caller` may see of a conversation, or 404.
+pub async fn view(app: &App, id: ConversationId, caller: AgentId) -> Result<ConversationView, ApiError> {
+    Ok(app.domain.conversation(id, caller).await?)
+}
+
+/// One page of history.
+pub async fn page(
+    store: &dyn Store,
+    view: &ConversationView,
+    caller: AgentId,
+    cursor: Cursor,
+    limit: usize,
+) -> Result<Vec<Seen>, ApiError> {
+    let (first, last) = (view.from, view.row.last_seq);
+    let (low, high) = match cursor {
+        Cursor::Newest => (first, last),
+        Cursor::Before(seq) => (first, last.min(Seq(seq.0.saturating_sub(1)))),
+        Cursor::After(seq) => (first.max(Seq(seq.0.saturating_add(1))), last),
+        Cursor::EndingAt(message) => {
+            one(store, view, caller, message).await?;
+            (first, message.seq)
+        }
+    };
+    let upwards = matches!(cursor, Cursor::After(_));
+    Ok(collect(store, view, caller, (low, high, upwards), limit).await?)
+}
+
+/// One message that the caller can see, or 404.
+pub async fn one(
+    store: &dyn Store,
+    view: &ConversationView,
+    caller: AgentId,
+    message: MessageId,
+) -> Result<Seen, ApiError> {
+    if message.conversation != view.row.id || message.seq < view.from || message.seq > view.row.last_seq {
+        return Err(ApiError::MessageNotFound);
+    }
+    let rows = collect(store, view, caller, (message.seq, message.seq, true), 1).await?;
+    rows.into_iter().next().ok_or(ApiError::MessageNotFound)
+}
+
+/// Reads until the page is full or the range is exhausted (H2).
+async fn collect(
+    store: &dyn Store,
+    view: &ConversationView,
+    caller: AgentId,
+    (mut low, mut high, upwards): (Seq, Seq, bool),
+    limit: usize,
+) -> Result<Vec<Seen>, StoreError> {
+    let mut seen = Vec::with_capacity(limit.min(PAGE_MAX));
+    while seen.len() < limit && low <= high {
+        let wanted = (limit - seen.len()).min(PAGE_MAX);
+        let rows = if upwards {
+            store.messages_up(view.row.id, low, high, wanted).await?
+        } else {
+            store.messages_down(view.row.id, low, high, wanted).await?
+        };
+        let (Some(one_end), Some(other_end)) = (rows.first(), rows.last()) else { break };
+        let range = (one_end.seq.min(other_end.seq), one_end.seq.max(other_end.seq));
+        if upwards {
+            low = range.1.next();
+        } else if range.0 > Seq(1) {
+            high = Seq(range.0.0 - 1);
+        } else {
+            low = high.next(); // seq 1 was read: nothing is left
+        }
+        let states = States::read(store, view, caller, range).await?;
+        seen.extend(rows.into_iter().filter_map(|message| states.of(message)));
+    }
+    Ok(seen)
+}
+
+/// Receipts of one range, of the caller and of the other member.
+struct States {
+    caller: AgentId,
+    own: HashMap<Seq, ReceiptRow>,
+    peer: HashMap<Seq, ReceiptRow>,
+}
+
+impl States {
+    async fn read(
+        store: &dyn Store,
+        view: &ConversationView,
+        caller: AgentId,
+        (from, through): (Seq, Seq),
+    ) -> Result<Self, StoreError> {
+        let id = view.row.id;
+        let of = |agent| async move {
+            let rows = store.receipts(agent, id, from, through, PAGE_MAX).await?;
+            Ok::<HashMap<_, _>, StoreError>(rows.into_iter().collect())
+        };
+        let peer = view.row.members.iter().find(|member| member.agent != caller);
+        let peer = match peer {
+            Some(peer) => of(peer.agent).await?,
+            None => HashMap::new(),
+        };
+        Ok(Self { caller, own: of(caller).await?, peer })
+    }
+
+    /// The row as the caller sees it; `None` if it hid it.
+    fn of(&self, message: Arc<MessageRow>) -> Option<Seen> {
+        let own = self.own.get(&message.seq);
+        if own.is_some_and(|receipt| receipt.hidden) {
+            return None;
+        }
+        let receipt = if message.sender == self.caller { self.peer.get(&message.seq) } else { own };
+        let state = receipt.map(|receipt| MessageState::from(*receipt)).unwrap_or_default();
+        Some(Seen { message, state })
+    }
+}
