@@ -20,6 +20,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::limits::Gates;
+use crate::mail::Mailer;
+use crate::ws::Places;
 
 /// Entries of one generation of a [`Memo`]; two generations are kept. About 6 MiB for both caches at the most.
 const MEMO_GENERATION: usize = 32_768;
@@ -45,6 +47,8 @@ pub struct App {
     pub gates: Arc<Gates>,
     /// Registration, recovery, rotation.
     pub identity: Arc<Identity>,
+    /// Places for sockets.
+    pub sockets: Arc<Places>,
     /// Wall clock.
     pub clock: Clock,
     /// Renders `/metrics`.
@@ -52,10 +56,41 @@ pub struct App {
 }
 
 impl App {
+    /// Wires the parts together; caches start empty.
+    pub fn new(
+        config: Config,
+        domain: Domain,
+        mailer: Mailer,
+        metrics: PrometheusHandle,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        let store = Arc::clone(domain.store());
+        let clock = Clock::default();
+        Self {
+            shutdown,
+            auth: Arc::new(Auth::new(Arc::clone(&store))),
+            handles: Arc::new(Handles::new(Arc::clone(&store))),
+            profiles: Arc::new(Profiles::new(store)),
+            gates: Arc::new(Gates::new(config.rates())),
+            identity: Arc::new(Identity::new(domain.clone(), mailer, clock.clone(), config.identity_rules())),
+            domain,
+            sockets: Arc::new(Places::default()),
+            clock,
+            config: Arc::new(config),
+            metrics,
+        }
+    }
+
     /// The durable rows, for reads only.
     pub fn store(&self) -> &Arc<dyn Store> {
         self.domain.store()
     }
+}
+
+/// Waits until the node drains.
+pub async fn draining(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that whoever could have told us is gone.
+    let _ = shutdown.wait_for(|draining| *draining).await;
 }
 
 /// API keys to agents (A1).

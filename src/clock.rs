@@ -18,6 +18,7 @@ impl Clock {
     }
 
     /// Moves this clock ahead of the machine's.
+    #[cfg(test)]
     pub fn advance_ms(&self, millis: u64) {
         self.0.fetch_add(millis, Ordering::Relaxed);
     }

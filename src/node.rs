@@ -17,17 +17,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::app::{App, Auth, Handles, Profiles};
-use crate::clock::Clock;
+use crate::app::App;
 use crate::config::Config;
 use crate::http;
-use crate::identity::Identity;
-use crate::limits::Gates;
 use crate::mail::{MailError, Mailer};
 use crate::telemetry;
 
 /// How often idle limiter entries are forgotten and gauges refreshed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Sockets are told to go over 5 s; then each has a moment to say goodbye.
+const SOCKETS_DRAIN: Duration = Duration::from_secs(8);
 
 /// The node cannot start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +66,10 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let listener = TcpListener::bind(listen).await.map_err(|error| NodeError::Listen(listen, error))?;
     let (shutdown, draining) = watch::channel(false);
     let app = assemble(config, draining).await?;
-    info!(address = %listen, data = %app.config.data_dir.display(), "ready");
+    info!(address = %listen, url = app.config.public_url(), data = %app.config.data_dir.display(), "ready");
     let housekeeping = tokio::spawn(housekeeping(app.clone()));
-    let served = tokio::spawn(http::serve::serve(listener, http::router(&app).with_state(app.clone()), app.shutdown.clone()));
+    let served =
+        tokio::spawn(http::serve::serve(listener, http::router(&app).with_state(app.clone()), app.shutdown.clone()));
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: draining"),
         _ = interrupt.recv() => info!("interrupted: draining"),
@@ -78,6 +79,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     if let Err(error) = served.await {
         tracing::error!(%error, "the listener ended early");
     }
+    app.sockets.drained(SOCKETS_DRAIN).await;
     housekeeping.abort();
     app.domain.stop().await;
     app.store().close().await.map_err(NodeError::Close)?;
@@ -100,19 +102,7 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
     let store: Arc<dyn Store> = Arc::new(store);
     let options = DomainOptions { limits: config.domain_limits(), ..DomainOptions::default() };
     let domain = Domain::start(Arc::clone(&store), options).await?;
-    let clock = Clock::default();
-    Ok(App {
-        shutdown,
-        auth: Arc::new(Auth::new(Arc::clone(&store))),
-        handles: Arc::new(Handles::new(Arc::clone(&store))),
-        profiles: Arc::new(Profiles::new(Arc::clone(&store))),
-        gates: Arc::new(Gates::new(config.rates())),
-        identity: Arc::new(Identity::new(domain.clone(), mailer, clock.clone(), config.identity_rules())),
-        domain,
-        clock,
-        config: Arc::new(config),
-        metrics,
-    })
+    Ok(App::new(config, domain, mailer, metrics, shutdown))
 }
 
 async fn housekeeping(app: App) {

@@ -7,7 +7,8 @@ use tracing_subscriber::filter::ParseError;
 use crate::config::LogFormat;
 
 /// Bounds of latency histograms, in seconds: from one sync of a fast disk to the request deadline.
-const LATENCY_BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The filter of `AGENTCHAT_LOG` does not parse.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +31,8 @@ pub fn logs(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
 
 /// Starts counting; the handle renders `/metrics`.
 pub fn metrics() -> Result<PrometheusHandle, BuildError> {
-    let builder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?;
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?;
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     if ::metrics::set_global_recorder(recorder).is_err() {

@@ -67,10 +67,8 @@ async fn measure(address: SocketAddr, pairs: &[Pair], length: Duration) -> Resul
         clients.push((Client::connect(address, &pair.key).await?, pair.to.clone()));
     }
     let (started, run) = (Instant::now(), pairs.len());
-    let tasks: Vec<_> = clients
-        .into_iter()
-        .map(|(client, to)| tokio::spawn(one_client(client, to, run, started + length)))
-        .collect();
+    let tasks: Vec<_> =
+        clients.into_iter().map(|(client, to)| tokio::spawn(one_client(client, to, run, started + length))).collect();
     let mut all = histogram()?;
     for task in tasks {
         let latencies = task.await.map_err(|error| LoadError::Answer(error.to_string()))??;

@@ -15,7 +15,8 @@ use crate::client::Client;
 /// A started server has to accept connections within this.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// Settings of a measured server: no rates, and a backlog that nobody drains.
-const SETTINGS: &str = "limits = \"open\"\nlog = \"warn\"\n[numbers]\nbacklog_warn = 4000000000\nbacklog_max = 4000000000\n";
+const SETTINGS: &str =
+    "limits = \"open\"\nlog = \"warn\"\n[numbers]\nbacklog_warn = 4000000000\nbacklog_max = 4000000000\n";
 
 /// A running server.
 pub struct Server {

@@ -42,8 +42,8 @@ impl Caller {
 pub struct AnyCaller(pub Caller);
 
 /// Nobody, or an authenticated agent; a header that is there has to be valid.
-#[derive(Debug, Clone)]
-pub struct MaybeCaller(pub Option<Caller>);
+#[derive(Debug, Clone, Copy)]
+pub struct MaybeCaller;
 
 /// Where the request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +93,8 @@ impl FromRequestParts<App> for MaybeCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         match bearer(&parts.headers) {
-            None => Ok(Self(None)),
-            Some(_) => Caller::from_request_parts(parts, app).await.map(|caller| Self(Some(caller))),
+            None => Ok(Self),
+            Some(_) => Caller::from_request_parts(parts, app).await.map(|_| Self),
         }
     }
 }
@@ -104,7 +104,8 @@ impl FromRequestParts<App> for ClientIp {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-        let header = app.config.client_ip_header.as_deref().and_then(|name| parts.headers.get_all(name).iter().last());
+        let header =
+            app.config.client_ip_header.as_deref().and_then(|name| parts.headers.get_all(name).iter().next_back());
         let hop = header.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
         hop.or(peer).map(Self).ok_or(ApiError::Internal)
     }

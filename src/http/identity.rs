@@ -240,11 +240,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::app::{Auth, Handles, Profiles};
-    use crate::clock::Clock;
     use crate::config::Config;
-    use crate::identity::Identity;
-    use crate::limits::Gates;
     use crate::mail::Mailer;
 
     #[track_caller]
@@ -318,20 +314,10 @@ mod tests {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
             let options = DomainOptions { shards: 4, ..DomainOptions::default() };
             let domain = Domain::start(Arc::clone(&store), options).await.unwrap();
-            let (outbox, config, clock) = (tempfile::tempdir().unwrap(), Config::default(), Clock::default());
+            let (outbox, config) = (tempfile::tempdir().unwrap(), Config::default());
             let mailer = Mailer::outbox(outbox.path().to_owned(), &config.mail_from).unwrap();
-            let app = App {
-                shutdown: tokio::sync::watch::channel(false).1,
-                auth: Arc::new(Auth::new(Arc::clone(&store))),
-                handles: Arc::new(Handles::new(Arc::clone(&store))),
-                profiles: Arc::new(Profiles::new(Arc::clone(&store))),
-                gates: Arc::new(Gates::new(config.rates())),
-                identity: Arc::new(Identity::new(domain.clone(), mailer, clock.clone(), config.identity_rules())),
-                domain,
-                clock,
-                config: Arc::new(config),
-                metrics: PrometheusBuilder::new().build_recorder().handle(),
-            };
+            let metrics = PrometheusBuilder::new().build_recorder().handle();
+            let app = App::new(config, domain, mailer, metrics, tokio::sync::watch::channel(false).1);
             Self { app, outbox }
         }
 

@@ -20,6 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tower::{ServiceExt, service_fn};
 use tracing::{debug, warn};
 
+use crate::app::draining;
+
 /// Most open connections of one node: a million sockets on one machine is the design's limit.
 const CONNECTIONS_MAX: usize = 1_000_000;
 /// The head of a request has to arrive within this.
@@ -40,7 +42,7 @@ pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::R
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stopped(&mut shutdown) => break,
+            () = draining(&mut shutdown) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -58,7 +60,8 @@ pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::R
                 router.clone().oneshot(request)
             });
             let service = TowerToHyperService::new(service);
-            let served = watcher.watch(builder.serve_connection_with_upgrades(unbuffered(stream), service).into_owned());
+            let served =
+                watcher.watch(builder.serve_connection_with_upgrades(unbuffered(stream), service).into_owned());
             if let Err(error) = served.await {
                 debug!(%error, %peer, "a connection ended early");
             }
@@ -77,9 +80,4 @@ fn unbuffered(stream: TcpStream) -> TokioIo<TcpStream> {
         debug!(%error, "TCP_NODELAY was refused");
     }
     TokioIo::new(stream)
-}
-
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that whoever could have told us is gone.
-    let _ = shutdown.wait_for(|draining| *draining).await;
 }

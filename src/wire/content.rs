@@ -175,10 +175,7 @@ mod tests {
     #[test]
     fn sizes_and_types() {
         let long = "x".repeat(PAYLOAD_MAX);
-        assert_eq!(
-            parse(&format!("\"{long}\"")).unwrap_err(),
-            ApiError::PayloadTooLarge { max_bytes: PAYLOAD_MAX }
-        );
+        assert_eq!(parse(&format!("\"{long}\"")).unwrap_err(), ApiError::PayloadTooLarge { max_bytes: PAYLOAD_MAX });
         let body = br#"{"to":"bob","client_msg_id":"c","type":"system","content":"x"}"#;
         assert!(draft(Fields::parse(body).unwrap()).is_err());
         let body = br#"{"to":"bob","conversation_id":"conv_1","client_msg_id":"c","content":"x"}"#;

@@ -111,8 +111,7 @@ impl Scan<'_> {
             self.value(depth + 1)?;
             kept += 1;
             if let Some(drop_null) = top {
-                let key: String =
-                    serde_json::from_slice(&self.out[key_at..key_end]).map_err(|_| JsonFault::Syntax)?;
+                let key: String = serde_json::from_slice(&self.out[key_at..key_end]).map_err(|_| JsonFault::Syntax)?;
                 if drop_null.contains(&key.as_str()) && self.out[value_at..] == *b"null" {
                     self.out.truncate(before);
                     kept -= 1;

@@ -1,0 +1,330 @@
+//! The task that owns one socket: reads, writes, heartbeat, closing.
+//!
+//! K1  A frame counts as written only after its flush; only then does a socket without acks count it as delivered.
+//! K2  Reading and writing go on side by side: a client that is slow to read can still ack and answer pings.
+//! K3  The agent hears of the socket's end whatever way it ends.
+
+use std::time::Duration;
+
+use actors::api::{AckMode, CloseReason, Credential, Refusal, SessionId, ToSession};
+use actors::domain::Domain;
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use rand::Rng;
+use schema::ids::{AgentId, DeliveryId, MessageId, Pos};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite;
+
+use super::frames;
+use super::greeting::refuse;
+use super::protocol::{Action, Protocol};
+use crate::app::{App, draining};
+use crate::queries::history;
+use crate::wire::error::ApiError;
+
+/// A ping goes out this often; the contract's number.
+const PING_EVERY: Duration = Duration::from_secs(45);
+/// Its pong has to be back within this; the contract's number.
+const PONG_DEADLINE: Duration = Duration::from_secs(30);
+/// A transport that takes nothing for this long belongs to a slow consumer.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a peer may take to answer our close frame.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Frames written between two flushes.
+const FLUSH_EVERY: usize = 32;
+/// Answers that wait for the writer; when they are this many the client is read no further.
+const REPLIES: usize = 64;
+/// A drain closes sockets spread over this; the contract's number.
+const DRAIN_SPREAD: Duration = Duration::from_secs(5);
+
+/// Why a socket is closed by us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    code: u16,
+    reason: &'static str,
+}
+
+impl Closing {
+    /// A code of the contract and a short text.
+    pub fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason }
+    }
+}
+
+impl From<CloseReason> for Closing {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::KeyRevoked => Self::new(4401, "key revoked"),
+            CloseReason::Suspended => Self::new(4403, "suspended"),
+            CloseReason::TooManySockets => Self::new(1013, "too many sockets"),
+            CloseReason::SlowConsumer => Self::new(1013, "slow consumer"),
+            CloseReason::Restart => Self::new(1012, "restart"),
+        }
+    }
+}
+
+/// How serving ended.
+enum End {
+    /// The peer is gone.
+    Gone,
+    /// We close.
+    Close(Closing),
+}
+
+/// Both halves of a WebSocket.
+pub struct Transport {
+    /// What the client says.
+    pub stream: SplitStream<WebSocket>,
+    sink: SplitSink<WebSocket, Message>,
+}
+
+impl Transport {
+    /// Over an upgraded socket.
+    pub fn new(socket: WebSocket) -> Self {
+        let (sink, stream) = socket.split();
+        Self { stream, sink }
+    }
+
+    /// Writes one frame through to the transport.
+    pub async fn send(&mut self, text: String) -> Result<(), axum::Error> {
+        send(&mut self.sink, Message::Text(text.into())).await
+    }
+}
+
+async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), axum::Error> {
+    timeout(WRITE_DEADLINE, sink.send(message)).await.map_err(axum::Error::new)?
+}
+
+/// From the reading side to the writing side.
+enum Note {
+    Reply(String),
+    Pong,
+}
+
+/// Tells the agent that its socket is gone (K3).
+struct Attached {
+    domain: Domain,
+    agent: AgentId,
+    session: SessionId,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.domain.detach(self.agent, self.session);
+        metrics::gauge!("agentchat_sockets").decrement(1);
+    }
+}
+
+/// Serves an authenticated socket to its end.
+pub async fn serve(app: App, mut transport: Transport, who: Credential, mode: AckMode) {
+    let (session, frames) = match app.domain.attach(who, mode).await {
+        Ok((session, frames, _)) => (session, frames),
+        Err(refusal) => return refused(&mut transport, refusal).await,
+    };
+    metrics::gauge!("agentchat_sockets").increment(1);
+    let attached = Attached { domain: app.domain.clone(), agent: who.agent, session };
+    if transport.send(frames::hello_ok(mode)).await.is_err() {
+        return;
+    }
+    let (notes, noted) = mpsc::channel(REPLIES);
+    let Transport { stream, sink } = &mut transport;
+    let mut writer = Writer { app: &app, attached: &attached, sink };
+    let end = tokio::select! {
+        end = read(&app, &attached, stream, notes) => end,
+        end = writer.write(frames, noted) => end,
+    };
+    drop(attached);
+    if let End::Close(closing) = end {
+        close(&mut transport, closing).await;
+    }
+}
+
+async fn refused(transport: &mut Transport, refusal: Refusal) {
+    match refusal {
+        Refusal::Unauthorized => {
+            refuse(transport, &ApiError::Unauthorized, Closing::new(1008, "unauthorized")).await;
+        }
+        Refusal::Suspended => refuse(transport, &ApiError::AgentSuspended, Closing::new(4403, "suspended")).await,
+        _ => close(transport, Closing::new(1011, "the key cannot be checked now")).await,
+    }
+}
+
+/// Sends a close frame and gives the peer a moment to answer it.
+pub async fn close(transport: &mut Transport, closing: Closing) {
+    metrics::counter!("agentchat_socket_closes_total", "code" => closing.code.to_string()).increment(1);
+    let frame = CloseFrame { code: closing.code, reason: closing.reason.into() };
+    if send(&mut transport.sink, Message::Close(Some(frame))).await.is_err() {
+        return;
+    }
+    // A frame that was too large is still arriving: reading ends with an error at once, and dropping the transport
+    // now would reset the connection before the peer has read our reason. So the full patience is waited for.
+    let answered = async {
+        while let Some(message) = transport.stream.next().await {
+            if message.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let _ = timeout(CLOSE_PATIENCE, answered).await;
+}
+
+/// The reading side: until the peer is gone or sends too much.
+async fn read(app: &App, who: &Attached, stream: &mut SplitStream<WebSocket>, notes: mpsc::Sender<Note>) -> End {
+    let mut protocol = Protocol::default();
+    while let Some(message) = stream.next().await {
+        metrics::counter!("agentchat_frames_in_total").increment(1);
+        let note = match message {
+            Ok(Message::Text(text)) => act(app, who, protocol.on_text(app.clock.now(), &text)).await.map(Note::Reply),
+            Ok(Message::Pong(_)) => Some(Note::Pong),
+            // The library answers pings and closes by itself; binary frames mean nothing here.
+            Ok(Message::Binary(_) | Message::Ping(_) | Message::Close(_)) => None,
+            Err(error) if is_too_large(&error) => return End::Close(Closing::new(1009, "frame too large")),
+            Err(_) => return End::Gone,
+        };
+        if let Some(note) = note
+            && notes.send(note).await.is_err()
+        {
+            return End::Gone;
+        }
+    }
+    End::Gone
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(tungstenite::Error::Capacity(_))) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Does what a frame asks for; the answer, if there is one.
+async fn act(app: &App, who: &Attached, action: Action) -> Option<String> {
+    match action {
+        Action::Ack(message) => app.domain.ack(who.agent, message),
+        Action::ReadThrough(conversation, through) => app.domain.read_through(who.agent, conversation, through),
+        Action::Typing(conversation, start) => app.domain.typing(who.agent, conversation, start),
+        Action::ReadOne(message, id) => {
+            let marked = mark_read(app, who.agent, message).await;
+            return marked.err().map(|error| frames::error(&error, id.as_deref()));
+        }
+        Action::Reply(text) => return Some(text),
+        Action::Nothing => {}
+    }
+    None
+}
+
+async fn mark_read(app: &App, agent: AgentId, message: MessageId) -> Result<(), ApiError> {
+    let view = history::view(app, message.conversation, agent).await.map_err(|error| match error {
+        ApiError::ConversationNotFound => ApiError::MessageNotFound,
+        error => error,
+    })?;
+    let seen = history::one(app.store().as_ref(), &view, agent, message).await?;
+    if seen.message.sender == agent {
+        return Err(ApiError::Forbidden);
+    }
+    app.domain.mark_read(agent, message).await?;
+    Ok(())
+}
+
+/// The writing side.
+struct Writer<'a> {
+    app: &'a App,
+    attached: &'a Attached,
+    sink: &'a mut SplitSink<WebSocket, Message>,
+}
+
+impl Writer<'_> {
+    /// Until the socket has to close or the transport is gone.
+    async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, mut notes: mpsc::Receiver<Note>) -> End {
+        let mut shutdown = self.app.shutdown.clone();
+        let mut batch = Vec::with_capacity(FLUSH_EVERY);
+        let mut close_at: Option<Instant> = None;
+        let (mut ping_at, mut pong_by) = (Instant::now() + PING_EVERY, None::<Instant>);
+        loop {
+            let timer = [Some(ping_at), pong_by, close_at].into_iter().flatten().min().unwrap_or(ping_at);
+            let end = tokio::select! {
+                count = frames.recv_many(&mut batch, FLUSH_EVERY) => match count {
+                    0 => Some(End::Close(Closing::new(1013, "slow consumer"))),
+                    _ => self.deliver(&mut batch).await,
+                },
+                Some(note) = notes.recv() => match note {
+                    Note::Reply(text) => self.put(Message::Text(text.into())).await,
+                    Note::Pong => {
+                        pong_by = None;
+                        None
+                    }
+                },
+                () = tokio::time::sleep_until(timer) => {
+                    let now = Instant::now();
+                    if close_at.is_some_and(|at| at <= now) {
+                        Some(End::Close(CloseReason::Restart.into()))
+                    } else if pong_by.is_some_and(|at| at <= now) {
+                        Some(End::Close(Closing::new(1001, "Heartbeat timeout")))
+                    } else if ping_at <= now {
+                        ping_at = now + PING_EVERY;
+                        pong_by.get_or_insert(now + PONG_DEADLINE);
+                        self.put(Message::Ping(Vec::new().into())).await
+                    } else {
+                        None
+                    }
+                },
+                () = draining(&mut shutdown), if close_at.is_none() => {
+                    close_at = Some(Instant::now() + DRAIN_SPREAD.mul_f64(rand::rng().random()));
+                    None
+                },
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    async fn put(&mut self, message: Message) -> Option<End> {
+        send(self.sink, message).await.err().map(|_| End::Gone)
+    }
+
+    /// Writes a batch in order, flushes it, and reports it as written (K1).
+    async fn deliver(&mut self, batch: &mut Vec<ToSession>) -> Option<End> {
+        let (mut messages, mut through, mut closing) = (0, None::<Pos>, None);
+        for frame in batch.drain(..) {
+            let text = match frame {
+                ToSession::Message { message, pos, drained, .. } => {
+                    messages += 1;
+                    through = through.max(pos);
+                    let sender = self.app.profiles.get(message.sender).await.unwrap_or_default();
+                    let delivery = pos.filter(|_| drained).map(|pos| DeliveryId::new(self.attached.agent, pos));
+                    frames::message(&message, &sender, delivery)
+                }
+                ToSession::Read { conversation, reader, through, at } => {
+                    frames::read(conversation, &reader, through, at)
+                }
+                ToSession::Typing { conversation, sender, start } => frames::peer_typing(conversation, &sender, start),
+                ToSession::Close(reason) => {
+                    closing = Some(End::Close(reason.into()));
+                    break;
+                }
+            };
+            metrics::counter!("agentchat_frames_out_total").increment(1);
+            match timeout(WRITE_DEADLINE, self.sink.feed(Message::Text(text.into()))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Some(End::Gone),
+                Err(_) => return Some(End::Close(CloseReason::SlowConsumer.into())),
+            }
+        }
+        match timeout(WRITE_DEADLINE, self.sink.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Some(End::Gone),
+            Err(_) => return Some(End::Close(CloseReason::SlowConsumer.into())),
+        }
+        if messages > 0 {
+            self.app.domain.written(self.attached.agent, self.attached.session, messages, through);
+        }
+        closing
+    }
+}
