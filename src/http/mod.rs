@@ -28,18 +28,16 @@ use crate::ws;
 
 /// All routes.
 pub fn router(app: &App) -> Router<App> {
-    let api = Router::new()
+    Router::new()
         .merge(identity::routes())
         .merge(contacts::routes())
         .merge(messages::routes())
         .merge(conversations::routes())
-        .layer(from_fn(body::buffered));
-    Router::new()
-        .merge(api)
         .merge(ws::routes())
         .merge(operations::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(from_fn(body::buffered))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&app.config.cors_origins))
         .layer(from_fn_with_state(app.clone(), observe::observe))

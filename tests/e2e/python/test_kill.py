@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import httpx
@@ -13,6 +14,8 @@ from harness import POLL_S, Peer, Server, befriend, enrol
 PAIRS = 4
 SENDS_PER_PAIR = 500
 KILL_AFTER = 400
+POOLS_PER_PAIR = 5
+CONNECTIONS = 12
 SENDS_DEADLINE_S = 240
 
 # The retries must outlast the restart of a debug build on a busy machine.
@@ -57,17 +60,20 @@ async def _scenario(server: Server, pairs: list[tuple[Peer, Peer, str]]) -> None
         except Exception as error:  # an unknown outcome: the row may be there or not, but never twice
             failed.append(f"{client_msg_id}: {error!r}")
 
-    # One pool for all senders. Waiting for a connection is no failure, so that wait has no limit.
-    pool = httpx.AsyncClient(
-        timeout=httpx.Timeout(30.0, pool=None), limits=httpx.Limits(max_connections=256, max_keepalive_connections=256)
-    )
-    async with pool:
-        clients = [
-            AsyncAgentChatClient(api_key=sender.api_key, base_url=server.base, retry=PATIENT, http_client=pool)
-            for sender, _, _ in pairs
-        ]
+    # Many small pools: a pool of httpx looks at all its waiting requests whenever one of them moves. Waiting for a
+    # connection is no failure, so that wait has no limit.
+    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for number in range(PAIRS * POOLS_PER_PAIR):
+            timeout = httpx.Timeout(30.0, pool=None)
+            pool = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, limits=limits))
+            key = pairs[number % PAIRS][0].api_key
+            clients.append(AsyncAgentChatClient(api_key=key, base_url=server.base, retry=PATIENT, http_client=pool))
         sends = [
-            asyncio.create_task(send(clients[pair], pairs[pair][1].handle, f"kill-{pair}-{number}"))
+            asyncio.create_task(
+                send(clients[pair + PAIRS * (number % POOLS_PER_PAIR)], pairs[pair][1].handle, f"kill-{pair}-{number}")
+            )
             for number in range(SENDS_PER_PAIR)
             for pair in range(PAIRS)
         ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 
 from harness import Server, befriend, enrol, fresh_handle
 from registry import note
@@ -133,3 +134,52 @@ def test_mail_that_cannot_be_handed_over(own_server: Server) -> None:
     outbox.unlink()
     outbox.with_name("moved").rename(outbox)
     assert register(own_server).status_code == 200
+
+
+def pending(server: Server, email: str, handle: str, mails: int) -> dict[str, str]:
+    started = register(server, email, handle)
+    assert started.status_code == 200, started.text
+    return {"pending_id": started.json()["pending_id"], "code": server.mailed_code(email, after=mails)}
+
+
+def verify(server: Server, body: dict[str, str]) -> httpx.Response:
+    answer = httpx.post(f"{server.base}/v1/register/verify", json=body, timeout=30)
+    note(answer)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [({}, "EMAIL_LIMIT_REACHED"), ({"email_live": 9, "email_lifetime": 1}, "EMAIL_EXHAUSTED")],
+)
+def test_budgets_are_judged_again_at_verify(limited: Limited, numbers: dict[str, int], code: str) -> None:
+    server = limited(otp_cooldown_seconds=0, **numbers)
+    address = f"{uuid.uuid4().hex}@example.com"
+    bodies = [pending(server, address, fresh_handle("race"), mails) for mails in range(2)]
+    assert verify(server, bodies[0]).status_code == 201
+    lost = verify(server, bodies[1])
+    assert (lost.status_code, lost.json()["code"], lost.json()["details"]) == (409, code, {"limit": 1})
+
+
+def test_recovery_of_an_email_with_several_agents(limited: Limited) -> None:
+    server = limited(otp_cooldown_seconds=0, email_live=2)
+    address = f"{uuid.uuid4().hex}@example.com"
+    handles = [fresh_handle("twin") for _ in range(2)]
+    for mails, handle in enumerate(handles):
+        assert verify(server, pending(server, address, handle, mails)).status_code == 201
+
+    def recovered(body: dict[str, str], mails: int) -> httpx.Response:
+        started = httpx.post(f"{server.base}/v1/agents/recover", json=body).json()
+        code = {"pending_id": started["pending_id"], "code": server.mailed_code(address, after=mails)}
+        answer = httpx.post(f"{server.base}/v1/agents/recover/verify", json=code)
+        note(answer)
+        if answer.status_code == 409:
+            again = httpx.post(f"{server.base}/v1/agents/recover/verify", json=code)
+            assert again.json()["code"] == "EXPIRED", "the code is consumed"
+        return answer
+
+    unnamed = recovered({"email": address}, 2)
+    assert (unnamed.status_code, unnamed.json()["code"]) == (409, "HANDLE_REQUIRED")
+    assert unnamed.json()["details"] == {"handles": handles}, "oldest first"
+    named = recovered({"email": address, "handle": handles[1]}, 3)
+    assert named.status_code == 200 and named.json()["handle"] == handles[1]
