@@ -5,6 +5,7 @@
 //! `AGENTCHAT_SIM_SEEDS=N` runs N seeds (default 500); `AGENTCHAT_SIM_SEED=S` runs one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use actors::agent::events::{AgentEvent, AgentRequest};
 use actors::api::{AckMode, Draft, Refusal, SessionId, Target, ToSession};
@@ -15,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use schema::ids::{AgentId, ConversationId, Key, KeyHash, MessageId, Pos, Seq};
 use schema::memory::MemoryStore;
-use schema::rows::{AgentRow, AgentStatus, Audience, DeliveryState, MessageType, Pause, Timestamp};
+use schema::rows::{AgentRow, AgentStatus, Audience, DeliveryState, MessageRow, MessageType, Pause, Timestamp};
 use schema::store::{Batch, PAGE_MAX, Store, StoreError, Write};
 
 const AGENTS: usize = 4;
@@ -57,8 +58,15 @@ struct World {
     sockets: BTreeMap<SessionId, Socket>,
     /// Messages ever shown to each agent as deliveries.
     seen: Vec<BTreeSet<MessageId>>,
+    /// What each agent's sync reader was ever served, by position (S7, S10).
+    served: Vec<BTreeMap<Pos, MessageId>>,
+    /// Readers that wait for their bounds.
+    readers: HashMap<Port, usize>,
     states: HashMap<(AgentId, ConversationId, Seq), DeliveryState>,
+    /// Every message that was ever applied, by its place.
+    log: HashMap<(ConversationId, Seq), Arc<MessageRow>>,
     faults: bool,
+    stormy: bool,
     next_id: u64,
 }
 
@@ -107,6 +115,7 @@ impl World {
             store.submit(vec![Batch { writes, ..Batch::default() }], Box::new(|_| {}));
         }
         Self {
+            stormy: rng.random_bool(0.3),
             rng,
             now: Timestamp(1_000_000),
             store,
@@ -118,7 +127,10 @@ impl World {
             sends: Vec::new(),
             sockets: BTreeMap::new(),
             seen: vec![BTreeSet::new(); AGENTS],
+            served: vec![BTreeMap::new(); AGENTS],
+            readers: HashMap::new(),
             states: HashMap::new(),
+            log: HashMap::new(),
             faults: true,
             next_id: 1,
         }
@@ -148,7 +160,8 @@ impl World {
             70..80 => self.client_acks(),
             80..84 => self.client_connects(),
             84..86 => self.client_reads(),
-            86..88 => self.disconnect_one(),
+            86 => self.disconnect_one(),
+            87 => self.client_relates(),
             88 if self.faults => self.crash().await,
             _ => self.step(ShardEvent::Tick).await,
         }
@@ -180,7 +193,8 @@ impl World {
 
     async fn commit(&mut self, pick: usize) {
         let (id, batch) = self.commits.remove(pick);
-        let fate = if self.faults { self.rng.random_range(0..100) } else { 99 };
+        // In stormy worlds every third write fails one way or another, so that failures meet failures.
+        let fate = if self.faults { self.rng.random_range(0..if self.stormy { 24 } else { 100 }) } else { 99 };
         let outcome = match fate {
             0..4 => Err(StoreError::Unavailable("no space".into())),
             4..6 => Err(StoreError::Timeout),
@@ -198,6 +212,10 @@ impl World {
 
     fn apply(&mut self, batch: Batch) {
         for write in &batch.writes {
+            if let Write::Message(message) = write {
+                let place = self.log.entry((message.conversation, message.seq)).or_insert_with(|| message.clone());
+                assert_eq!(place, message, "S1: a seq was used twice");
+            }
             if let Write::Receipt(agent, conversation, seq, receipt) = write {
                 let state = self.states.entry((*agent, *conversation, *seq)).or_default();
                 assert!(receipt.state >= *state, "S17: {agent} {conversation} {seq:?} went back to {receipt:?}");
@@ -224,6 +242,11 @@ impl World {
     }
 
     async fn answered(&mut self, port: Port, reply: Result<Reply, Refusal>) {
+        if let Some(agent) = self.readers.remove(&port)
+            && let Ok(Reply::Inbox(view)) = reply
+        {
+            return self.read_inbox(agent, view.through).await;
+        }
         let Some(send) = self.sends.iter_mut().find(|send| send.port == Some(port)) else {
             return;
         };
@@ -242,6 +265,23 @@ impl World {
             Err(Refusal::Unavailable | Refusal::TimedOut) => {}
             Err(refusal) => send.answered = Some(Err(refusal)),
             Ok(other) => panic!("a send was answered with {other:?}"),
+        }
+    }
+
+    /// One page of sync from the start: full (S8), and never a row below what was served that was not there (S7, S10).
+    async fn read_inbox(&mut self, agent: usize, through: Pos) {
+        let limit = self.rng.random_range(1..20);
+        let rows = self.store.inbox(self.ids[agent], Pos(0), through, limit).await.expect("reads");
+        let available = self.store.inbox(self.ids[agent], Pos(0), through, PAGE_MAX).await.expect("reads").len();
+        assert_eq!(rows.len(), limit.min(available), "S8: a short page");
+        let served = &mut self.served[agent];
+        let highest = served.keys().next_back().copied().unwrap_or_default();
+        for row in rows {
+            let id = MessageId { conversation: row.message.conversation, seq: row.message.seq };
+            if row.pos <= highest {
+                assert_eq!(served.get(&row.pos), Some(&id), "S7: {id} appeared at {:?}, below {highest:?}", row.pos);
+            }
+            served.insert(row.pos, id);
         }
     }
 
@@ -264,10 +304,12 @@ impl World {
         let (agent, explicit) = (socket.agent, socket.explicit);
         assert_eq!(pos.is_none(), message.sender == self.ids[agent], "S4: only own messages are echoes");
         let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
-        assert_eq!(log.first(), Some(&message), "pushed before it was durable");
+        assert_eq!(log.first(), Some(&message), "S6: pushed before it was durable");
+        let head = self.store.conversation(id.conversation).await.expect("reads");
+        assert!(head.is_some_and(|head| head.last_seq >= id.seq), "S16: pushed before history shows it");
         if pos.is_some() {
             let copy = self.store.receipts(self.ids[agent], id.conversation, id.seq, id.seq, 1).await.expect("reads");
-            assert_eq!(copy.len(), 1, "pushed before its delivery was durable");
+            assert_eq!(copy.len(), 1, "S6: pushed before its delivery was durable");
             self.seen[agent].insert(id);
             socket_of(&mut self.sockets, session).unacked.push(id);
         }
@@ -310,7 +352,12 @@ impl World {
             mentions: Vec::new(),
             attachment_id: None,
         };
-        let target = Target::Agent(self.ids[to]);
+        let target = match self.rng.random_range(0..20) {
+            0..3 => Target::Conversation(ConversationId::direct(self.ids[from], self.ids[to])),
+            // A retry whose target is gone meanwhile: the stored message is still the answer (S5).
+            3 if self.sends[n].asked_at < self.now => Target::UnknownAgent,
+            _ => Target::Agent(self.ids[to]),
+        };
         self.sends[n].asked_at = self.now;
         self.sends[n].port = Some(self.request(from, AgentRequest::Send(target, Box::new(draft))));
     }
@@ -331,17 +378,35 @@ impl World {
 
     fn client_reads(&mut self) {
         let agent = self.rng.random_range(0..AGENTS);
+        let port = self.request(agent, AgentRequest::Inbox);
+        self.readers.insert(port, agent);
         if let Some(message) = self.seen[agent].iter().next_back().copied() {
-            match self.rng.random_range(0..4) {
+            match self.rng.random_range(0..5) {
                 0 => drop(self.request(agent, AgentRequest::MarkRead(message))),
                 1 => drop(self.request(agent, AgentRequest::HideMessage(message))),
                 2 => drop(self.request(agent, AgentRequest::AckThrough(Pos(self.next_id % 50)))),
+                3 => drop(self.request(agent, AgentRequest::HideConversation(message.conversation))),
                 _ => {
                     let event = AgentEvent::ReadThrough(message.conversation, message.seq);
                     self.mail(Event::Agent(self.ids[agent], event));
                 }
             }
         }
+    }
+
+    /// Contacts come and go, profiles change, now and then somebody is blocked for a while.
+    fn client_relates(&mut self) {
+        let agent = self.rng.random_range(0..AGENTS);
+        let other = (agent + self.rng.random_range(1..AGENTS)) % AGENTS;
+        let (target, handle) = (self.ids[other], account(other).handle);
+        let request = match self.rng.random_range(0..8) {
+            0..2 => AgentRequest::PutContact { target, handle, notes: None },
+            2 => AgentRequest::RemoveContact(handle),
+            3 => AgentRequest::Block(target, handle),
+            4..7 => AgentRequest::Unblock(handle),
+            _ => AgentRequest::UpdateProfile(Box::default()),
+        };
+        self.request(agent, request);
     }
 
     fn client_connects(&mut self) {
@@ -378,6 +443,7 @@ impl World {
         self.mail.clear();
         self.reads.clear();
         self.sockets.clear();
+        self.readers.clear();
         self.sends.iter_mut().for_each(|send| send.port = None);
         self.check_logs().await;
     }

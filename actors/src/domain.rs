@@ -257,7 +257,8 @@ impl Domain {
         who: Credential,
         mode: AckMode,
     ) -> Result<(SessionId, mpsc::Receiver<ToSession>, CallerView), Refusal> {
-        let (session, frames) = self.node.sessions.open(SESSION_QUEUE);
+        let shard = self.node.region.shard_of(who.agent.0.as_bytes());
+        let (session, frames) = self.node.sessions.open(shard, SESSION_QUEUE);
         let reply = self.ask_agent(who.agent, AgentRequest::Attach(who.key, session, mode)).await;
         let view = reply.and_then(|reply| expect_reply!(reply, Reply::Caller(view) => view));
         match view {
@@ -294,3 +295,6 @@ impl Domain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

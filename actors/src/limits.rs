@@ -1,7 +1,8 @@
 //! Every number that bounds the domain, with its reason.
 
-/// Waiting drafts plus unfinished fan-outs of one conversation; more are refused with a retryable error.
-pub const FANOUT_MAX: usize = 1_024;
+/// Drafts and messages of one conversation whose sends are not settled; more are refused with a retryable error.
+/// At most one page of a store read, so that an activation finds everything that is unfinished.
+pub const FANOUT_MAX: usize = 512;
 /// An unanswered delivery is repeated after this: longer than a slow sync, shorter than a client's patience.
 pub const REDELIVER_MS: u64 = 2_000;
 /// A batch whose outcome is unknown or that the store refused is submitted again after this.

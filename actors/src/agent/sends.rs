@@ -5,13 +5,14 @@
 //!     out cold; slots fall due after 24 h.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId};
 use schema::rows::{MessageRow, Pause, Timestamp};
 
 use super::Agent;
 use crate::api::{Draft, Refusal, Sent, Target};
-use crate::conversation::events::{ConversationEvent, Outcome, SenderFacts, Settled};
+use crate::conversation::events::{ConversationEvent, Outcome, SenderFacts};
 use crate::effects::{Effects, Event, Port, Read, Reply};
 use crate::limits::{Bucket, COLD_WINDOW_MS, SEND_FORGET_MS};
 
@@ -153,14 +154,18 @@ impl Agent {
         }
     }
 
-    pub(super) fn replay_found(&mut self, key: &str, found: Option<std::sync::Arc<MessageRow>>, fx: &mut Effects) {
-        let refusal = self.sends.under_way.get(key).and_then(|send| send.refusal.clone());
-        let outcome = match (found, refusal) {
-            (Some(message), _) => Ok(Settled { message, replayed: true, backlog: None }),
-            (None, Some(refusal)) => Err(refusal),
-            (None, None) => return,
-        };
-        self.send_settled(key, outcome, fx);
+    pub(super) fn replay_found(&mut self, key: &str, found: Option<Arc<MessageRow>>, fx: &mut Effects) {
+        match found {
+            // Stored is not yet delivered: its conversation answers when it is (contract S6).
+            Some(message) => {
+                fx.tells.push(Event::Conversation(message.conversation, ConversationEvent::Confirm(message)));
+            }
+            None => {
+                if let Some(refusal) = self.sends.under_way.get(key).and_then(|send| send.refusal.clone()) {
+                    self.send_settled(key, Err(refusal), fx);
+                }
+            }
+        }
     }
 
     pub(super) fn send_settled(&mut self, key: &str, outcome: Outcome, fx: &mut Effects) {

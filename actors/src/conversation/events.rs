@@ -58,6 +58,8 @@ pub enum ConversationEvent {
         /// The message.
         draft: Box<Draft>,
     },
+    /// The sender's agent found this message under a repeated key: settle it when its deliveries are durable.
+    Confirm(Arc<MessageRow>),
     /// A send that names this conversation: who is the other member?
     Locate {
         /// Who asks.

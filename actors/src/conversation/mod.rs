@@ -7,6 +7,8 @@
 //! L4  `fanned_out` is stored with each append; an activation repeats every delivery above it before anything else is
 //!     judged. Members drop repeats, so a crash at any point ends in exactly one delivery each.
 //! L5  Members are told messages in seq order, and only after the append is durable.
+//! L6  A batch that may have been applied is submitted until the store says that it was: giving its seqs back could
+//!     store two messages under one.
 
 pub mod events;
 pub mod gates;
@@ -54,8 +56,10 @@ struct FanOut {
 struct InFlight {
     writes: Vec<Write>,
     messages: Vec<FanOut>,
-    /// The store did not say whether it was applied; it is to be submitted again.
-    unknown: bool,
+    /// To be submitted again.
+    retry: bool,
+    /// Some attempt had an unknown outcome, so no later refusal can prove that the batch was not applied (L6).
+    maybe_applied: bool,
 }
 
 /// The entity.
@@ -126,6 +130,7 @@ impl Conversation {
                 self.permit((sender, client_msg_id), facts.map(|facts| *facts), now, fx);
             }
             ConversationEvent::Taken { agent, seq, backlog } => self.taken(agent, seq, backlog, fx),
+            ConversationEvent::Confirm(message) => self.settle_replay(message, fx),
             ConversationEvent::View(port, caller) => fx.answer(port, self.view(caller)),
             ConversationEvent::Typing { sender, handle, start } => self.typing(sender, handle, start, fx),
             ConversationEvent::Stored(outcome) => self.stored(now, outcome, fx),
@@ -149,7 +154,8 @@ impl Conversation {
         if self.waiting.contains_key(&key) || in_flight.chain(&self.next).chain(self.fan_out.values()).any(under_way) {
             return;
         }
-        if self.waiting.len() + self.fan_out.len() >= FANOUT_MAX {
+        let in_flight = self.in_flight.as_ref().map_or(0, |batch| batch.messages.len());
+        if self.waiting.len() + in_flight + self.next.len() + self.fan_out.len() >= FANOUT_MAX {
             return settle(sender.agent, key.1, Err(Refusal::Unavailable), fx);
         }
         fx.reads.push(Read::Replay(key.0, key.1.clone()));
@@ -176,12 +182,19 @@ impl Conversation {
         }
     }
 
+    /// Answers with a stored message, once its deliveries are durable (L3).
     fn settle_replay(&mut self, message: Arc<MessageRow>, fx: &mut Effects) {
-        if message.conversation == self.id
-            && let Some(fan_out) = self.fan_out.get_mut(&message.seq)
-        {
-            fan_out.replayed = true; // L3: answered when its deliveries are done
+        if message.conversation != self.id {
+            // The key was used in another conversation, which alone knows whether its fan-out is done.
+            let event = ConversationEvent::Confirm(Arc::clone(&message));
+            return fx.tells.push(Event::Conversation(message.conversation, event));
+        }
+        if let Some(fan_out) = self.fan_out.get_mut(&message.seq) {
+            fan_out.replayed = true;
             return;
+        }
+        if self.committed.as_ref().is_none_or(|row| message.seq > row.last_seq) {
+            return; // its batch is still under way, and so is its answer
         }
         let (sender, key) = (message.sender, message.client_msg_id.clone());
         settle(sender, key, Ok(Settled { message, replayed: true, backlog: None }), fx);
@@ -276,7 +289,7 @@ impl Conversation {
             writes.push(Write::Conversation(Box::new(row.clone())));
         }
         fx.writes = Some(writes.clone());
-        self.in_flight = Some(InFlight { writes, messages, unknown: false });
+        self.in_flight = Some(InFlight { writes, messages, retry: false, maybe_applied: false });
     }
 
     fn stored(&mut self, now: Timestamp, outcome: Stored, fx: &mut Effects) {
@@ -292,7 +305,7 @@ impl Conversation {
                 self.commit_next(fx);
             }
             // Certainly not applied: everything assigned since is given back (L1).
-            Err(StoreError::Unavailable(_)) => {
+            Err(StoreError::Unavailable(_)) if !self.in_flight.as_ref().is_some_and(|batch| batch.maybe_applied) => {
                 let batch = self.in_flight.take();
                 let failed = batch.into_iter().flat_map(|batch| batch.messages).chain(self.next.drain(..));
                 for fan_out in failed {
@@ -301,10 +314,10 @@ impl Conversation {
                 }
                 self.assigned.clone_from(&self.committed);
             }
-            // Unknown outcome: only the same batch again can make it known (W4).
+            // Unknown outcome: only the same batch again can make it known (L6, W4).
             Err(_) => {
                 if let Some(batch) = &mut self.in_flight {
-                    batch.unknown = true;
+                    (batch.retry, batch.maybe_applied) = (true, true);
                 }
                 fx.wake(now.plus_ms(BATCH_RETRY_MS));
             }
@@ -344,8 +357,8 @@ impl Conversation {
 
     /// Repeats what was not answered: the addressee's shard may have restarted, or the batch's outcome is unknown.
     fn wake(&mut self, fx: &mut Effects) {
-        if let Some(batch) = self.in_flight.as_mut().filter(|batch| batch.unknown) {
-            batch.unknown = false;
+        if let Some(batch) = self.in_flight.as_mut().filter(|batch| batch.retry) {
+            batch.retry = false;
             fx.writes = Some(batch.writes.clone());
         }
         let Some(row) = &self.committed else { return };

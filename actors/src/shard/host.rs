@@ -2,6 +2,8 @@
 //!
 //! N1  Commits of one step are handed to the store together and in order; their outcomes come back as one message.
 //! N2  A panic in a step ends this shard only; the supervisor starts it again, and entities reload what is durable.
+//! N3  A shard that is started again reads nothing before every batch of the one that failed is settled, or an old batch
+//!     could overwrite what the new one assigned. Sockets of its agents are closed: nobody would feed them any more.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,7 @@ use cluster::region::{Mailbox, Region};
 use cluster::shard::ShardId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::rows::Timestamp;
-use schema::store::{Store, StoreError};
+use schema::store::{Batch, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
@@ -57,15 +59,15 @@ impl Ports {
 #[derive(Debug, Default)]
 pub struct Sessions {
     next: AtomicU64,
-    queues: Mutex<HashMap<SessionId, mpsc::Sender<ToSession>>>,
+    queues: Mutex<HashMap<SessionId, (ShardId, mpsc::Sender<ToSession>)>>,
 }
 
 impl Sessions {
-    /// A new session whose queue holds `capacity` frames.
-    pub fn open(&self, capacity: usize) -> (SessionId, mpsc::Receiver<ToSession>) {
+    /// A new session of an agent on `shard`, whose queue holds `capacity` frames.
+    pub fn open(&self, shard: ShardId, capacity: usize) -> (SessionId, mpsc::Receiver<ToSession>) {
         let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = mpsc::channel(capacity);
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(session, sender);
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).insert(session, (shard, sender));
         (session, receiver)
     }
 
@@ -76,7 +78,7 @@ impl Sessions {
 
     fn push(&self, session: SessionId, frame: ToSession) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(queue) = queues.get(&session) else { return };
+        let Some((_, queue)) = queues.get(&session) else { return };
         let droppable = matches!(frame, ToSession::Typing { .. } | ToSession::Read { .. });
         // A message is never dropped from a live socket: the socket goes, and the client drains when it is back.
         if queue.try_send(frame).is_err() && !droppable {
@@ -86,8 +88,17 @@ impl Sessions {
 
     /// Ends every socket of this node.
     pub fn close_all(&self, reason: CloseReason) {
-        let queues = std::mem::take(&mut *self.queues.lock().unwrap_or_else(PoisonError::into_inner));
-        for queue in queues.into_values() {
+        self.close_where(|_| true, reason);
+    }
+
+    /// Ends the sockets of a shard that lost its memory, and with it who they belong to.
+    fn close_shard(&self, shard: ShardId, reason: CloseReason) {
+        self.close_where(|of| of == shard, reason);
+    }
+
+    fn close_where(&self, ends: impl Fn(ShardId) -> bool, reason: CloseReason) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, (_, queue)) in queues.extract_if(|_, (shard, _)| ends(*shard)) {
             let _ = queue.try_send(ToSession::Close(reason)); // a full queue ends with the stream
         }
     }
@@ -144,6 +155,23 @@ impl Mailbox<ShardEvent> for ShardMailbox {
 #[derive(Debug)]
 pub struct ShardHost;
 
+/// Whether a shard of this number ran before in this process (N3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It did not.
+    First,
+    /// It did, and failed.
+    Again,
+}
+
+/// Waits until everything submitted so far has its outcome: engines with one writer answer in order of submission. (One
+/// with several writers has to fence the old batches by a new epoch instead.)
+async fn settled(store: &dyn Store) {
+    let (done, passed) = oneshot::channel::<()>();
+    store.submit(vec![Batch::default()], Box::new(|_| drop(done)));
+    let _ = passed.await; // closed when the empty batch is answered, whatever the answer
+}
+
 /// One host's memory.
 #[derive(Debug)]
 pub struct HostState {
@@ -156,13 +184,18 @@ pub struct HostState {
 impl Actor for ShardHost {
     type Msg = ShardEvent;
     type State = HostState;
-    type Arguments = (ShardId, Arc<Node>);
+    type Arguments = (ShardId, Arc<Node>, Start);
 
     async fn pre_start(
         &self,
         myself: ActorRef<ShardEvent>,
-        (id, node): Self::Arguments,
+        (id, node, start): Self::Arguments,
     ) -> Result<HostState, ActorProcessingErr> {
+        if start == Start::Again {
+            node.region.install(id, None);
+            node.sessions.close_shard(id, CloseReason::Restart);
+            settled(node.store.as_ref()).await;
+        }
         node.region.install(id, Some(Arc::new(ShardMailbox(myself))));
         let shard = Shard::new(node.limits);
         Ok(HostState { id, node, shard, timer_at: None })

@@ -8,7 +8,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tracing::error;
 
 use super::ShardEvent;
-use super::host::{Node, ShardHost};
+use super::host::{Node, ShardHost, Start};
 
 /// Supervises all shards of a node.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Actor for Supervisor {
     async fn pre_start(&self, myself: ActorRef<Nothing>, node: Arc<Node>) -> Result<Children, ActorProcessingErr> {
         let mut children = Children { node: Arc::clone(&node), shards: HashMap::new() };
         for shard in (0..node.region.shards()).map(ShardId) {
-            children.start(&myself, shard).await?;
+            children.start(&myself, shard, Start::First).await?;
         }
         Ok(children)
     }
@@ -49,7 +49,7 @@ impl Actor for Supervisor {
                 if let Some(shard) = children.shards.remove(&child.get_id()) {
                     error!(shard = shard.0, %reason, "a shard failed and is started again");
                     metrics::counter!("agentchat_shard_restarts_total").increment(1);
-                    children.start(&myself, shard).await?;
+                    children.start(&myself, shard, Start::Again).await?;
                 }
             }
             SupervisionEvent::ActorTerminated(child, ..) => {
@@ -62,8 +62,13 @@ impl Actor for Supervisor {
 }
 
 impl Children {
-    async fn start(&mut self, myself: &ActorRef<Nothing>, shard: ShardId) -> Result<(), ActorProcessingErr> {
-        let arguments = (shard, Arc::clone(&self.node));
+    async fn start(
+        &mut self,
+        myself: &ActorRef<Nothing>,
+        shard: ShardId,
+        start: Start,
+    ) -> Result<(), ActorProcessingErr> {
+        let arguments = (shard, Arc::clone(&self.node), start);
         let (child, _): (ActorRef<ShardEvent>, _) =
             Actor::spawn_linked(None, ShardHost, arguments, myself.get_cell()).await?;
         self.shards.insert(child.get_id(), shard);

@@ -1,0 +1,82 @@
+//! The domain on real actors: admission, and what a panic in a shard costs.
+
+use schema::ids::Key;
+use schema::memory::MemoryStore;
+use schema::rows::{Audience, MessageType, Pause, Timestamp};
+
+use super::*;
+use crate::effects::Found;
+
+fn account(n: u8) -> AgentRow {
+    AgentRow {
+        id: AgentId(Key::from_bytes([n; 16])),
+        handle: format!("agent-{n}"),
+        email: format!("{n}@example.com"),
+        key_hash: KeyHash([n; 32]),
+        display_name: None,
+        description: None,
+        avatar_key: None,
+        status: AgentStatus::Active,
+        paused: Pause::None,
+        inbox_mode: Audience::Open,
+        group_invite_policy: Audience::Open,
+        is_system: false,
+        created_at: Timestamp(1),
+        updated_at: Timestamp(1),
+    }
+}
+
+fn draft(key: &str) -> Draft {
+    Draft {
+        client_msg_id: key.to_owned(),
+        kind: MessageType::Text,
+        content: r#"{"text":"x"}"#.to_owned(),
+        metadata: "{}".to_owned(),
+        mentions: Vec::new(),
+        attachment_id: None,
+    }
+}
+
+async fn domain() -> (Domain, AgentRow, AgentRow) {
+    let store = Arc::new(MemoryStore::new());
+    let (a, b) = (account(1), account(2));
+    store.create_agent(a.clone(), None, None).await.expect("fresh store");
+    store.create_agent(b.clone(), None, None).await.expect("fresh store");
+    let options = DomainOptions { shards: 1, ..DomainOptions::default() };
+    (Domain::start(store, options).await.expect("starts"), a, b)
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_restart_and_nothing_durable() {
+    let (domain, a, b) = domain().await;
+    let sent = domain.send(a.id, Target::Agent(b.id), draft("one")).await.expect("sent");
+    let who = Credential { agent: b.id, key: b.key_hash };
+    let (_, mut frames, _) = domain.attach(who, AckMode::Explicit { window: 12 }).await.expect("attached");
+    assert!(matches!(frames.recv().await, Some(ToSession::Message { .. })));
+
+    // An answer that nobody asked for is a bug, and bugs in a step are panics.
+    let id = sent.message.conversation;
+    let poison = Event::Conversation(id, ConversationEvent::Found(Found::Inbox(Vec::new())));
+    domain.node.tell(poison);
+
+    assert_eq!(frames.recv().await, Some(ToSession::Close(CloseReason::Restart)), "its sockets come back");
+    let replayed = loop {
+        match domain.send(a.id, Target::Agent(b.id), draft("one")).await {
+            Err(Refusal::Unavailable) => tokio::task::yield_now().await,
+            outcome => break outcome.expect("sent again"),
+        }
+    };
+    assert!(replayed.replayed);
+    assert_eq!(replayed.message.seq, sent.message.seq);
+    let (_, mut frames, _) = domain.attach(who, AckMode::OnWrite).await.expect("attached again");
+    assert!(matches!(frames.recv().await, Some(ToSession::Message { drained: true, .. })));
+    domain.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_domain_refuses_early() {
+    let (domain, a, b) = domain().await;
+    domain.stop().await;
+    let refused = domain.send(a.id, Target::Agent(b.id), draft("late")).await;
+    assert_eq!(refused.map(|sent| sent.replayed), Err(Refusal::Unavailable));
+}
