@@ -38,6 +38,7 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| LoadError::Answer(error.to_string()))?;
+        self.http.ready().await?;
         let answer = self.http.send_request(request).await?;
         let status = answer.status();
         Ok((status, answer.into_body().collect().await?.to_bytes()))

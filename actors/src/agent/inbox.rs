@@ -88,8 +88,11 @@ impl Agent {
     fn take_own(&mut self, delivery: &Delivery) {
         let message = &delivery.message;
         if delivery.cold {
-            self.sends.cold_stored(message.conversation, message.created_at);
-            self.writer.write(Write::ColdThread(self.row.id, message.conversation, message.created_at));
+            let agent = self.row.id;
+            for lapsed in self.sends.cold_stored(message.conversation, message.created_at) {
+                self.writer.write(Write::ColdThreadRemove(agent, lapsed));
+            }
+            self.writer.write(Write::ColdThread(agent, message.conversation, message.created_at));
         }
         self.writer.then(After::Echo(message.clone()));
     }

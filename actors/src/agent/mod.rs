@@ -14,7 +14,7 @@ mod sends;
 mod sessions;
 mod writer;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
@@ -70,15 +70,15 @@ pub struct Agent {
     head: InboxHeadRow,
     /// Everything at or below is durable and may be shown (A2).
     released: Pos,
-    contacts: HashMap<AgentId, ContactRow>,
-    blocks: HashMap<AgentId, BlockRow>,
-    views: HashMap<ConversationId, View>,
+    contacts: BTreeMap<AgentId, ContactRow>,
+    blocks: BTreeMap<AgentId, BlockRow>,
+    views: BTreeMap<ConversationId, View>,
     sessions: Vec<Session>,
     writer: Writer,
     ops: VecDeque<Op>,
     op: Option<Op>,
     /// Positions settled while pages for sockets are being read.
-    settled: HashSet<Pos>,
+    settled: BTreeSet<Pos>,
     pages_out: u32,
     sends: sends::Sends,
 }
@@ -94,12 +94,12 @@ impl Agent {
             head: loaded.head,
             contacts: loaded.contacts.into_iter().map(|contact| (contact.agent, contact)).collect(),
             blocks: loaded.blocks.into_iter().map(|block| (block.agent, block)).collect(),
-            views: HashMap::new(),
+            views: BTreeMap::new(),
             sessions: Vec::new(),
             writer: Writer::default(),
             ops: VecDeque::new(),
             op: None,
-            settled: HashSet::new(),
+            settled: BTreeSet::new(),
             pages_out: 0,
             sends: sends::Sends::new(loaded.cold),
         }

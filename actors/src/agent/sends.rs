@@ -4,7 +4,7 @@
 //! B2  A cold slot is reserved while a send to a fresh conversation is under way and kept only if the message turned
 //!     out cold; slots fall due after 24 h.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId};
@@ -39,24 +39,28 @@ impl OutgoingSend {
 #[derive(Debug)]
 pub(super) struct Sends {
     rate: Bucket,
-    under_way: HashMap<String, OutgoingSend>,
+    under_way: BTreeMap<String, OutgoingSend>,
     cold: Vec<(ConversationId, Timestamp)>,
     reserved: usize,
 }
 
 impl Sends {
     pub(super) fn new(cold: Vec<(ConversationId, Timestamp)>) -> Self {
-        Self { rate: Bucket::default(), under_way: HashMap::new(), cold, reserved: 0 }
+        Self { rate: Bucket::default(), under_way: BTreeMap::new(), cold, reserved: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }
 
-    pub(super) fn cold_stored(&mut self, conversation: ConversationId, at: Timestamp) {
+    /// Notes a cold thread; returns those that have left the window and need not be remembered any longer.
+    pub(super) fn cold_stored(&mut self, conversation: ConversationId, at: Timestamp) -> Vec<ConversationId> {
+        let lapsed = self.cold.extract_if(.., |(_, since)| at.ms_since(*since) >= COLD_WINDOW_MS);
+        let lapsed = lapsed.map(|(lapsed, _)| lapsed).filter(|lapsed| *lapsed != conversation).collect();
         if !self.cold.iter().any(|(other, _)| *other == conversation) {
             self.cold.push((conversation, at));
         }
+        lapsed
     }
 
     pub(super) fn cold_answered(&mut self, conversation: ConversationId) {
@@ -65,7 +69,7 @@ impl Sends {
 
     /// Drops sends that nobody settled; their requests have long been answered by their deadline.
     pub(super) fn forget(&mut self, now: Timestamp) {
-        let lost = self.under_way.extract_if(|_, send| now.ms_since(send.since) >= SEND_FORGET_MS);
+        let lost = self.under_way.extract_if(.., |_, send| now.ms_since(send.since) >= SEND_FORGET_MS);
         self.reserved -= lost.filter(|(_, send)| send.reserved).count();
     }
 
