@@ -1,5 +1,7 @@
 //! Logs and metrics of this process. Installed once, before anything else runs.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -18,7 +20,10 @@ pub struct BadFilter(String, #[source] ParseError);
 /// Starts logging to standard error.
 pub fn logs(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
     let parsed = EnvFilter::try_new(filter).map_err(|error| BadFilter(filter.to_owned(), error))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let installed = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
