@@ -31,7 +31,8 @@ fn batch(n: u64) -> Batch {
 }
 
 fn open(dir: &str) -> EmbeddedStore {
-    EmbeddedStore::open(dir.as_ref(), EmbeddedOptions { cache_bytes: 1 << 20 }).expect("opens after a kill")
+    EmbeddedStore::open(dir.as_ref(), EmbeddedOptions { cache_bytes: 1 << 20, segment_bytes: 64 << 10 })
+        .expect("opens after a kill")
 }
 
 #[test]

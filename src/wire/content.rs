@@ -142,6 +142,8 @@ fn string(fields: &mut Fields, path: &str, raw: Option<&RawValue>) -> Option<Str
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(content: &str) -> Result<(Address, Draft), ApiError> {
@@ -180,5 +182,48 @@ mod tests {
         assert!(draft(Fields::parse(body).unwrap()).is_err());
         let body = br#"{"to":"bob","conversation_id":"conv_1","client_msg_id":"c","content":"x"}"#;
         assert!(draft(Fields::parse(body).unwrap()).is_err());
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            "\\PC{0,12}".prop_map(Into::into),
+        ];
+        let key = prop_oneof![
+            Just("text".to_owned()),
+            Just("data".to_owned()),
+            Just("attachment_id".to_owned()),
+            "[a-z]{0,3}"
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                proptest::collection::hash_map(key.clone(), inner, 0..4)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(body: Vec<u8>) {
+            let _ = Fields::parse(&body).and_then(draft);
+        }
+
+        #[test]
+        fn what_is_accepted_is_compact_and_has_no_null_known_keys(content in json(), metadata in json()) {
+            let body = serde_json::json!({"to": "bob", "client_msg_id": "c", "content": content, "metadata": metadata});
+            let body = serde_json::to_vec_pretty(&body).unwrap();
+            if let Ok((_, draft)) = draft(Fields::parse(&body).unwrap()) {
+                let stored: serde_json::Value = serde_json::from_str(&draft.content).unwrap();
+                prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&draft.metadata).unwrap().is_object(), true);
+                for key in ["text", "data", "attachment_id"] {
+                    prop_assert_ne!(stored.get(key), Some(&serde_json::Value::Null));
+                }
+                prop_assert!(draft.content.len() + draft.metadata.len() <= PAYLOAD_MAX);
+            }
+        }
     }
 }

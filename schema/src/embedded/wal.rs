@@ -167,33 +167,50 @@ fn good_frame_after(bytes: &[u8], number: u64, from: usize) -> bool {
     })
 }
 
-/// Replays all segments in order; returns the last number and how much of it counts.
-pub(super) fn replay(dir: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(u64, u64), OpenError> {
+/// A segment that recovery found.
+struct Found {
+    number: u64,
+    /// Length of the segment before, as fixed in this one's header.
+    before: u64,
+}
+
+/// The headers of all segments, in order without a gap. A last one that was never started is removed.
+fn headers(dir: &Path) -> Result<Vec<Found>, OpenError> {
     let io = |e| OpenError::io(dir, e);
     let numbers = numbers(dir).map_err(io)?;
-    let mut segments = Vec::new();
-    for (index, number) in numbers.iter().enumerate() {
-        let bytes = std::fs::read(path(dir, *number)).map_err(io)?;
-        let header = HEADER as usize;
-        let sound = bytes.len() >= header && bytes.starts_with(MAGIC) && field(&bytes, 16) == xxh3_64(&bytes[..16]);
-        if sound {
-            segments.push((*number, bytes));
-        } else if index + 1 == numbers.len() && bytes.len() <= header {
+    let mut found: Vec<Found> = Vec::with_capacity(numbers.len());
+    for (index, number) in numbers.iter().copied().enumerate() {
+        let file = path(dir, number);
+        let corrupt = |offset| OpenError::Corrupt { file: file.clone(), offset };
+        let mut header = [0; HEADER as usize];
+        let len = File::open(&file).and_then(|file| file.metadata()).map_err(io)?.len();
+        let whole = len >= HEADER && File::open(&file).and_then(|file| file.read_exact_at(&mut header, 0)).is_ok();
+        if whole && header.starts_with(MAGIC) && field(&header, 16) == xxh3_64(&header[..16]) {
+            if found.last().is_some_and(|last| last.number + 1 != number) {
+                return Err(corrupt(0));
+            }
+            found.push(Found { number, before: field(&header, 8) });
+        } else if index + 1 == numbers.len() && len <= HEADER {
             tracing::warn!(segment = number, "log segment was never started; removing it");
-            std::fs::remove_file(path(dir, *number)).and_then(|()| sync_dir(dir)).map_err(io)?;
+            std::fs::remove_file(&file).and_then(|()| sync_dir(dir)).map_err(io)?;
         } else {
-            return Err(OpenError::Corrupt { file: path(dir, *number), offset: 0 });
+            return Err(corrupt(0));
         }
     }
+    Ok(found)
+}
+
+/// Replays all segments in order, one in memory at a time; returns the last number and how much of it counts.
+pub(super) fn replay(dir: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(u64, u64), OpenError> {
+    let io = |e| OpenError::io(dir, e);
+    let segments = headers(dir)?;
     let mut last = (0, 0);
-    for index in 0..segments.len() {
-        let (number, bytes) = &segments[index];
-        let corrupt = |offset| OpenError::Corrupt { file: path(dir, *number), offset };
+    for (index, Found { number, .. }) in segments.iter().enumerate() {
+        let file = path(dir, *number);
+        let corrupt = |offset| OpenError::Corrupt { file: file.clone(), offset };
+        let bytes = std::fs::read(&file).map_err(io)?;
         let next = segments.get(index + 1);
-        if next.is_some_and(|(next, _)| *next != number + 1) {
-            return Err(corrupt(bytes.len() as u64));
-        }
-        let valid = next.map_or(bytes.len() as u64, |(_, bytes)| field(bytes, 8));
+        let valid = next.map_or(bytes.len() as u64, |next| next.before);
         let counted = bytes.get(..valid as usize).ok_or_else(|| corrupt(bytes.len() as u64))?;
         let end = frames(counted, *number, each);
         if end < valid {
@@ -201,7 +218,7 @@ pub(super) fn replay(dir: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<
                 return Err(corrupt(end));
             }
             tracing::warn!(segment = number, offset = end, lost = valid - end, "torn log tail cut off");
-            let file = OpenOptions::new().write(true).open(path(dir, *number)).map_err(io)?;
+            let file = OpenOptions::new().write(true).open(&file).map_err(io)?;
             file.set_len(end).and_then(|()| file.sync_all()).map_err(io)?;
         }
         last = (*number, end);

@@ -61,6 +61,7 @@ class Server:
         self.settings.write_text("\n".join(lines) + "\n")
         self.data = directory / "data"
         self.log = directory / "server.log"
+        self.wrapper: list[str] = []
         self.base = f"http://127.0.0.1:{self.port}"
         self.ws_base = f"ws://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,7 +79,7 @@ class Server:
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [binary], env=inherited | settings, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
+                [*self.wrapper, binary], env=inherited | settings, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
             )
         try:
             until("the server is ready", READY_DEADLINE_S, self._ready)
@@ -116,6 +117,11 @@ class Server:
         process, self._process = self._process, None
         process.kill()
         process.wait(STOP_DEADLINE_S)
+
+    def seen_by_server(self, path: Path) -> Path:
+        """`path` as the server's process sees it, which may have mounts of its own."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/root{path}")
 
     def resident_bytes(self) -> int:
         """Memory that the process holds now."""

@@ -1,0 +1,65 @@
+//! The flusher: one thread that moves sealed memtables into tables and lets log segments go.
+//!
+//! F1  A segment is removed only after everything in it was flushed: until then a restart replays it.
+//! F2  A failed flush keeps the log and is tried again; writers are held off by the number of unflushed segments.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use lsm_tree::AbstractTree;
+
+use super::{Shared, wal};
+
+/// Pause before a failed flush is tried again.
+const FLUSH_RETRY: Duration = Duration::from_secs(1);
+/// How long the flusher sleeps when nothing waits; any length works.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+impl Shared {
+    /// Seals the memtable; segments below `number` go once it is in tables.
+    pub(super) fn rotate(&self, number: u64, flush: &Sender<u64>) {
+        self.tree.rotate_memtable();
+        self.unflushed.fetch_add(1, Ordering::Relaxed);
+        // The flusher ends only after the committer dropped its sender.
+        let _ = flush.send(number);
+    }
+
+    /// Runs until the committer has ended.
+    pub(super) fn flush_loop(&self, flushes: &Receiver<u64>) {
+        let (mut below, mut waiting) = (None, 0);
+        loop {
+            let wait = if below.is_some() { FLUSH_RETRY } else { IDLE };
+            match flushes.recv_timeout(wait) {
+                Ok(number) => {
+                    below = Some(number);
+                    waiting += 1;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let Some(number) = below else { continue };
+            match self.flush_below(number) {
+                Ok(()) => {
+                    self.unflushed.fetch_sub(waiting, Ordering::Relaxed);
+                    (below, waiting) = (None, 0);
+                }
+                Err(error) => tracing::error!(%error, "flush failed; the log is kept and it is tried again"),
+            }
+        }
+    }
+
+    fn flush_below(&self, number: u64) -> Result<(), String> {
+        let watermark = {
+            let _no_readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
+            self.visible.load(Ordering::Acquire)
+        };
+        self.tree.flush(&self.tree.get_flush_lock(), watermark).map_err(|e| e.to_string())?;
+        wal::remove_below(&self.dir, number).map_err(|e| e.to_string())?;
+        if let Err(error) = self.tree.compact(Arc::new(lsm_tree::compaction::Leveled::default()), watermark) {
+            tracing::error!(%error, "compaction failed; reads stay correct and get slower");
+        }
+        Ok(())
+    }
+}
