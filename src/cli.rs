@@ -16,7 +16,6 @@ use crate::{node, telemetry};
 #[command(after_help = "Examples:
   agentchat                                   serve on 127.0.0.1:8080, everything under ./data
   agentchat --listen 0.0.0.0:80 --public-url https://chat.example.com --smtp-url smtp://mail:25
-  agentchat check --data-dir /var/lib/agentchat       verify a stopped server's directory
   AGENTCHAT_LIMITS=open agentchat             no rate limits, for tests and load")]
 pub struct Cli {
     #[command(subcommand)]

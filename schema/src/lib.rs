@@ -1,7 +1,7 @@
 //! What is stored and how: identifiers, rows, the store contract and the engines that keep it.
 //!
 //! Owns every byte on disk. Knows no actor, no JSON and no client. See [`store::Store`] for the contract that
-//! every engine keeps; `conformance` is the same text as tests.
+//! every engine keeps; `tests/conformance` is the same text as tests.
 
 pub mod embedded;
 pub mod ids;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schema::embedded::{EmbeddedOptions, EmbeddedStore};
 use schema::ids::{AgentId, ConversationId, Key};
 use schema::rows::Timestamp;
-use schema::store::{Batch, Store, Write};
+use schema::store::{Batch, Store, StoreError, Write};
 
 /// Directory in which this process is the child that gets killed.
 const CHILD: &str = "AGENTCHAT_KILL_CHILD";
@@ -55,8 +55,12 @@ async fn write(store: Arc<EmbeddedStore>, next: Arc<AtomicU64>) {
         let n = next.fetch_add(1, Ordering::Relaxed);
         let (tx, rx) = tokio::sync::oneshot::channel();
         store.submit(vec![batch(n)], Box::new(move |outcomes| drop(tx.send(outcomes))));
-        assert_eq!(rx.await.expect("answered"), [Ok(())]);
-        println!("acked {n}.");
+        match rx.await.expect("answered").remove(0) {
+            Ok(()) => println!("acked {n}."),
+            // The flusher cannot keep up with such small segments for ever; nothing was applied.
+            Err(StoreError::Unavailable(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
     }
 }
 
