@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use schema::ids::{AgentId, ConversationId, Key, KeyHash, MessageId, Pos, Seq};
 use schema::memory::MemoryStore;
-use schema::rows::{AgentRow, AgentStatus, Audience, DeliveryState, MessageRow, MessageType, Pause, Timestamp};
+use schema::rows::{AgentRow, DeliveryState, MessageRow, MessageType, Timestamp};
 use schema::store::{Batch, PAGE_MAX, Store, StoreError, Write};
 
 const AGENTS: usize = 4;
@@ -72,22 +72,8 @@ struct World {
 
 fn account(n: usize) -> AgentRow {
     let id = AgentId(Key::from_bytes([n as u8 + 1; 16]));
-    AgentRow {
-        id,
-        handle: format!("agent-{n}"),
-        email: format!("{n}@example.com"),
-        key_hash: KeyHash::of(&format!("key-{n}")),
-        display_name: None,
-        description: None,
-        avatar_key: None,
-        status: AgentStatus::Active,
-        paused: Pause::None,
-        inbox_mode: Audience::Open,
-        group_invite_policy: Audience::Open,
-        is_system: false,
-        created_at: Timestamp(1),
-        updated_at: Timestamp(1),
-    }
+    let key = KeyHash::of(&format!("key-{n}"));
+    AgentRow::new(id, format!("agent-{n}"), format!("{n}@example.com"), key, Timestamp(1))
 }
 
 fn limits() -> Limits {
@@ -295,7 +281,7 @@ impl World {
                 self.sockets.remove(&session);
                 return;
             }
-            ToSession::Read { .. } | ToSession::Typing { .. } => return,
+            ToSession::Read { .. } | ToSession::Typing { .. } | ToSession::RateWarning { .. } => return,
         };
         let id = MessageId { conversation: message.conversation, seq: message.seq };
         let last = socket.shown.entry(id.conversation).or_default();

@@ -8,7 +8,7 @@ use actors::effects::{EntityId, Event, Found, LoadedAgent, Port};
 use actors::limits::Limits;
 use actors::shard::{Outbox, Shard, ShardEvent};
 use schema::ids::{AgentId, Key, KeyHash};
-use schema::rows::{AgentRow, AgentStatus, Audience, ContactRow, InboxHeadRow, Pause, Timestamp};
+use schema::rows::{AgentRow, ContactRow, InboxHeadRow, Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -24,22 +24,9 @@ fn agent(n: u64) -> AgentId {
 }
 
 fn loaded(n: u64, contacts: u64) -> LoadedAgent {
-    let row = AgentRow {
-        id: agent(n),
-        handle: format!("agent-{n:010}"),
-        email: format!("agent-{n:010}@example.com"),
-        key_hash: KeyHash([7; 32]),
-        display_name: Some(format!("Agent {n}")),
-        description: None,
-        avatar_key: None,
-        status: AgentStatus::Active,
-        paused: Pause::None,
-        inbox_mode: Audience::Open,
-        group_invite_policy: Audience::Open,
-        is_system: false,
-        created_at: Timestamp(1),
-        updated_at: Timestamp(1),
-    };
+    let (handle, email) = (format!("agent-{n:010}"), format!("agent-{n:010}@example.com"));
+    let mut row = AgentRow::new(agent(n), handle, email, KeyHash([7; 32]), Timestamp(1));
+    row.display_name = Some(format!("Agent {n}"));
     let contact = |peer: u64| ContactRow {
         agent: agent(n + peer + 1),
         handle: format!("agent-{:010}", n + peer + 1),

@@ -204,10 +204,6 @@ pub enum ToSession {
         pos: Option<Pos>,
         /// `true` when it comes from the backlog (the frame then carries `delivery_id`).
         drained: bool,
-        /// Sender's current display name, for `context`.
-        sender_display_name: Option<String>,
-        /// Whether the sender is platform-owned.
-        sender_is_system: bool,
     },
     /// A peer read messages of this agent.
     Read {
@@ -228,6 +224,15 @@ pub enum ToSession {
         sender: String,
         /// Start or stop.
         start: bool,
+    },
+    /// Little is left of an allowance.
+    RateWarning {
+        /// Of how many.
+        limit: u32,
+        /// What is left.
+        remaining: u32,
+        /// When more is there.
+        reset_at: Timestamp,
     },
     /// Close the socket with this code and reason.
     Close(CloseReason),

@@ -21,6 +21,10 @@ pub const FEED_PAGE: usize = 64;
 pub const ACK_PAGE: usize = 500;
 /// A full ack window lets one further frame through after this.
 pub const STALL_MS: u64 = 5_000;
+/// Typing is relayed at most this often per conversation; the contract's number.
+pub const TYPING_EVERY_MS: u64 = 1_000;
+/// A limit is warned of at most this often; the contract's number.
+pub const WARNING_EVERY_MS: u64 = 10_000;
 /// An own send that nobody settles is forgotten after this; its requests have timed out long before.
 pub const SEND_FORGET_MS: u64 = 30_000;
 /// An idle entity leaves memory after this.
@@ -75,5 +79,34 @@ impl Bucket {
         }
         self.full_at_us = next;
         Ok(())
+    }
+
+    /// Tokens that are left now.
+    pub fn left(&self, now: schema::rows::Timestamp, per_second: Option<u32>) -> u32 {
+        let Some(per_second) = per_second.filter(|rate| *rate > 0) else { return u32::MAX };
+        let used_us = self.full_at_us.saturating_sub(now.0 * 1_000).min(1_000_000);
+        let left = (1_000_000 - used_us) * u64::from(per_second) / 1_000_000;
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::rows::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_one_second_and_tells_what_is_left() {
+        let (mut bucket, now) = (Bucket::default(), Timestamp(1_000_000));
+        assert_eq!((bucket.left(now, Some(10)), bucket.left(now, None)), (10, u32::MAX));
+        for left in (0..10).rev() {
+            assert_eq!(bucket.take(now, Some(10)), Ok(()));
+            assert_eq!(bucket.left(now, Some(10)), left);
+        }
+        assert_eq!(bucket.take(now, Some(10)), Err(100));
+        assert_eq!(bucket.take(now.plus_ms(100), Some(10)), Ok(()));
+        assert_eq!(bucket.left(now.plus_ms(2_000), Some(10)), 10);
+        assert_eq!(bucket.take(now, None), Ok(()), "a lifted limit takes nothing");
     }
 }

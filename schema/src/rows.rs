@@ -95,6 +95,28 @@ pub struct AgentRow {
     pub updated_at: Timestamp,
 }
 
+impl AgentRow {
+    /// A fresh account with nothing set: active, open to everybody.
+    pub fn new(id: AgentId, handle: impl Into<String>, email: impl Into<String>, key: KeyHash, at: Timestamp) -> Self {
+        Self {
+            id,
+            handle: handle.into(),
+            email: email.into(),
+            key_hash: key,
+            display_name: None,
+            description: None,
+            avatar_key: None,
+            status: AgentStatus::Active,
+            paused: Pause::None,
+            inbox_mode: Audience::Open,
+            group_invite_policy: Audience::Open,
+            is_system: false,
+            created_at: at,
+            updated_at: at,
+        }
+    }
+}
+
 /// What an email address has used of its budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmailRow {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use actors::api::Refusal;
 use actors::domain::Domain;
 use schema::ids::{AgentId, Key, KeyHash};
-use schema::rows::{AgentRow, AgentStatus, Audience, Pause, PendingPurpose, PendingRow, Timestamp};
+use schema::rows::{AgentRow, AgentStatus, PendingPurpose, PendingRow, Timestamp};
 use schema::store::{CreateAgentError, EmailBudget, Store};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -282,22 +282,9 @@ fn new_agent(now: Timestamp, pending: PendingRow) -> Result<(AgentRow, String), 
         return Err(ApiError::Expired);
     };
     let api_key = codes::new_api_key();
-    let row = AgentRow {
-        id: AgentId(Key::from_bytes(rand::random())),
-        handle,
-        email: pending.email,
-        key_hash: KeyHash::of(&api_key),
-        display_name,
-        description,
-        avatar_key: None,
-        status: AgentStatus::Active,
-        paused: Pause::None,
-        inbox_mode: Audience::Open,
-        group_invite_policy: Audience::Open,
-        is_system: false,
-        created_at: now,
-        updated_at: now,
-    };
+    let id = AgentId(Key::from_bytes(rand::random()));
+    let mut row = AgentRow::new(id, handle, pending.email, KeyHash::of(&api_key), now);
+    (row.display_name, row.description) = (display_name, description);
     Ok((row, api_key))
 }
 

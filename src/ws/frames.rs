@@ -187,6 +187,18 @@ pub fn peer_typing(conversation: ConversationId, sender: &str, start: bool) -> S
     frame(if start { "typing.start" } else { "typing.stop" }, payload, None)
 }
 
+/// Little is left of a sending allowance.
+pub fn rate_warning(limit: u32, remaining: u32, reset_at: Timestamp) -> String {
+    let payload = json!({
+        "endpoint": "POST /v1/messages",
+        "limit": limit,
+        "remaining": remaining,
+        "reset_at": Ts(reset_at),
+        "message": "little is left of this allowance",
+    });
+    frame("rate_limit.warning", payload, None)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -228,6 +240,7 @@ mod tests {
             read(conversation(), "bob", Seq(7), Timestamp(0)),
             peer_typing(conversation(), "bob", true),
             peer_typing(conversation(), "bob", false),
+            rate_warning(60, 3, Timestamp(0)),
         ];
         for text in written {
             let frame: Value = serde_json::from_str(&text).unwrap();

@@ -294,7 +294,7 @@ impl Writer<'_> {
         let (mut messages, mut through, mut closing) = (0, None::<Pos>, None);
         for frame in batch.drain(..) {
             let text = match frame {
-                ToSession::Message { message, pos, drained, .. } => {
+                ToSession::Message { message, pos, drained } => {
                     messages += 1;
                     through = through.max(pos);
                     let sender = self.app.profiles.get(message.sender).await.unwrap_or_default();
@@ -305,6 +305,9 @@ impl Writer<'_> {
                     frames::read(conversation, &reader, through, at)
                 }
                 ToSession::Typing { conversation, sender, start } => frames::peer_typing(conversation, &sender, start),
+                ToSession::RateWarning { limit, remaining, reset_at } => {
+                    frames::rate_warning(limit, remaining, reset_at)
+                }
                 ToSession::Close(reason) => {
                     closing = Some(End::Close(reason.into()));
                     break;

@@ -8,6 +8,7 @@
 
 pub mod events;
 mod inbox;
+mod notices;
 mod ops;
 mod relations;
 mod sends;
@@ -25,6 +26,7 @@ use schema::store::Write;
 use subtle::ConstantTimeEq;
 
 use self::events::{AgentEvent, AgentRequest};
+use self::notices::Notices;
 use self::ops::Op;
 use self::sends::OutgoingSend;
 use self::sessions::Session;
@@ -81,6 +83,7 @@ pub struct Agent {
     settled: BTreeSet<Pos>,
     pages_out: u32,
     sends: sends::Sends,
+    notices: Notices,
 }
 
 impl Agent {
@@ -102,6 +105,7 @@ impl Agent {
             settled: BTreeSet::new(),
             pages_out: 0,
             sends: sends::Sends::new(loaded.cold),
+            notices: Notices::default(),
         }
     }
 
@@ -130,7 +134,7 @@ impl Agent {
             AgentEvent::ReadThrough(conversation, through) => {
                 self.ops.push_back(Op::ReadThrough(conversation, through))
             }
-            AgentEvent::Typing(conversation, start) => self.typing(conversation, start, fx),
+            AgentEvent::Typing(conversation, start) => self.typing(now, conversation, start, fx),
             AgentEvent::PermitAsked { conversation, sender, client_msg_id } => {
                 let facts = Some(Box::new(self.permit_facts(sender)));
                 let event = ConversationEvent::Permit { sender, client_msg_id, facts };
@@ -138,13 +142,13 @@ impl Agent {
                 fx.tells.push(Event::Conversation(conversation, event));
             }
             AgentEvent::Deliver(delivery) => self.deliver(now, *delivery, fx),
-            AgentEvent::Settled { client_msg_id, outcome } => self.send_settled(&client_msg_id, *outcome, fx),
+            AgentEvent::Settled { client_msg_id, outcome } => self.send_settled(now, &client_msg_id, *outcome, fx),
             AgentEvent::Located(client_msg_id, peer) => self.located(now, client_msg_id, peer, fx),
             AgentEvent::PeerRead { conversation, reader, through, at } => {
                 self.push_all(&ToSession::Read { conversation, reader, through, at }, fx);
             }
             AgentEvent::PeerTyping { conversation, peer, handle, start } => {
-                if !self.blocks.contains_key(&peer) && self.row.paused != Pause::Full {
+                if !self.blocks.contains_key(&peer) {
                     self.push_all(&ToSession::Typing { conversation, sender: handle, start }, fx);
                 }
             }
@@ -264,15 +268,6 @@ impl Agent {
         self.writer.then(After::Answer(port, Ok(Reply::Account(Arc::clone(&self.row)))));
     }
 
-    fn typing(&self, conversation: ConversationId, start: bool, fx: &mut Effects) {
-        let (sender, handle) = (self.row.id, self.row.handle.clone());
-        fx.tells.push(Event::Conversation(conversation, ConversationEvent::Typing { sender, handle, start }));
-    }
-
-    fn push_all(&self, frame: &ToSession, fx: &mut Effects) {
-        fx.pushes.extend(self.sessions.iter().map(|session| (session.id, frame.clone())));
-    }
-
     /// Runs what became true (A1).
     fn run(&mut self, now: Timestamp, after: Vec<After>, fx: &mut Effects) {
         for after in after {
@@ -280,8 +275,13 @@ impl Agent {
                 After::Answer(port, reply) => fx.answer(port, reply),
                 After::Release(pos, message) => {
                     self.released = pos;
-                    if self.row.paused != Pause::Full {
-                        self.sessions.iter_mut().for_each(|session| session.release(pos, &message, now, fx));
+                    let held = self.row.paused == Pause::Full;
+                    for session in &mut self.sessions {
+                        if held {
+                            session.hold(); // drained, in order, when the pause ends
+                        } else {
+                            session.release(pos, &message, now, fx);
+                        }
                     }
                 }
                 After::Echo(message) => {
@@ -313,7 +313,7 @@ impl Agent {
         match found {
             Found::AgentConversation(conversation, view) => self.view_found(now, conversation, view),
             Found::InboxFor(session, rows, through, limit) => self.page_found(session, rows, (through, limit), fx),
-            Found::Replay(_, key, message) => self.replay_found(&key, message, fx),
+            Found::Replay(_, key, message) => self.replay_found(now, &key, message, fx),
             found @ (Found::Inbox(_) | Found::Receipts(_) | Found::Unread(_)) => self.op_found(now, found),
             Found::Agent(_) | Found::Conversation(_) => debug_assert!(false, "E2: only the shard activates"),
         }

@@ -73,6 +73,19 @@ impl Sends {
         self.reserved -= lost.filter(|(_, send)| send.reserved).count();
     }
 
+    /// What is left of the send rate, and when all of it is back.
+    pub(super) fn rate_left(&self, now: Timestamp, limit: Option<u32>) -> (u32, Timestamp) {
+        (self.rate.left(now, limit), now.plus_ms(1_000))
+    }
+
+    /// What is left of the cold allowance, and when the next slot falls due.
+    pub(super) fn cold_left(&self, now: Timestamp, limit: Option<u32>) -> (u32, Timestamp) {
+        let counted = self.cold.iter().map(|(_, at)| *at).filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
+        let used = counted.clone().count() + self.reserved;
+        let left = limit.map_or(u32::MAX, |limit| limit.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX)));
+        (left, counted.min().unwrap_or(now).plus_ms(COLD_WINDOW_MS))
+    }
+
     fn cold_slot(&self, now: Timestamp, limit: Option<u32>) -> Result<(), u64> {
         let Some(limit) = limit else { return Ok(()) };
         let counted = self.cold.iter().map(|(_, at)| *at).filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
@@ -158,7 +171,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn replay_found(&mut self, key: &str, found: Option<Arc<MessageRow>>, fx: &mut Effects) {
+    pub(super) fn replay_found(&mut self, now: Timestamp, key: &str, found: Option<Arc<MessageRow>>, fx: &mut Effects) {
         match found {
             // Stored is not yet delivered: its conversation answers when it is (contract S6).
             Some(message) => {
@@ -166,17 +179,20 @@ impl Agent {
             }
             None => {
                 if let Some(refusal) = self.sends.under_way.get(key).and_then(|send| send.refusal.clone()) {
-                    self.send_settled(key, Err(refusal), fx);
+                    self.send_settled(now, key, Err(refusal), fx);
                 }
             }
         }
     }
 
-    pub(super) fn send_settled(&mut self, key: &str, outcome: Outcome, fx: &mut Effects) {
+    pub(super) fn send_settled(&mut self, now: Timestamp, key: &str, outcome: Outcome, fx: &mut Effects) {
         let Some(send) = self.sends.under_way.remove(key) else {
             return;
         };
         self.sends.reserved -= usize::from(send.reserved);
+        if outcome.as_ref().is_ok_and(|settled| !settled.replayed) {
+            self.warn(now, fx);
+        }
         let warn = self.limits.backlog_warn;
         let reply = outcome.map(|settled| Sent {
             message: settled.message,

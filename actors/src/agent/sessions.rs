@@ -76,6 +76,11 @@ impl Session {
         self.show(pos, message, false, fx);
     }
 
+    /// A delivery became durable that must not be pushed now.
+    pub(super) fn hold(&mut self) {
+        self.lagging = true;
+    }
+
     /// An own message became durable, after everything through `after` was released.
     pub(super) fn echo(&mut self, after: Pos, message: &Arc<MessageRow>, fx: &mut Effects) {
         if !self.lagging && self.unwritten < UNWRITTEN_MAX {
@@ -127,7 +132,7 @@ impl Session {
         }
     }
 
-    /// The page could not be read; it is asked for again.
+    /// Shows the echoes that belong before a position.
     fn flush_echoes(&mut self, before: Pos, fx: &mut Effects) {
         while self.echoes.front().is_some_and(|(after, _)| *after < before) {
             if let Some((_, message)) = self.echoes.pop_front() {
@@ -186,11 +191,5 @@ impl Session {
 }
 
 fn frame(message: &Arc<MessageRow>, pos: Option<Pos>, drained: bool) -> ToSession {
-    ToSession::Message {
-        message: Arc::clone(message),
-        pos,
-        drained,
-        sender_display_name: None,
-        sender_is_system: false,
-    }
+    ToSession::Message { message: Arc::clone(message), pos, drained }
 }

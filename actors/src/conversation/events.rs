@@ -115,8 +115,6 @@ pub struct Delivery {
     pub cold: bool,
     /// The thread is established with this message; who opened it.
     pub established: Option<AgentId>,
-    /// Sender is platform-owned.
-    pub sender_is_system: bool,
 }
 
 /// How a send ended, for the sender's agent.

@@ -45,7 +45,6 @@ struct FanOut {
     message: Arc<MessageRow>,
     cold: bool,
     established: bool,
-    sender_is_system: bool,
     waiting_for: Vec<AgentId>,
     backlog: Option<(AgentId, u32)>,
     replayed: bool,
@@ -99,15 +98,7 @@ impl Conversation {
             let row = this.committed.as_ref();
             let cold = row.and_then(|row| row.cold).is_some_and(|cold| cold.sender == message.sender);
             let established = row.is_some_and(|row| row.established);
-            let fan_out = FanOut {
-                message,
-                cold,
-                established,
-                sender_is_system: false,
-                waiting_for: Vec::new(),
-                backlog: None,
-                replayed: true,
-            };
+            let fan_out = FanOut { message, cold, established, waiting_for: Vec::new(), backlog: None, replayed: true };
             this.begin_fan_out(fan_out, fx);
         }
         this
@@ -268,7 +259,6 @@ impl Conversation {
             message,
             cold,
             established: replies,
-            sender_is_system: sender.is_system,
             waiting_for: Vec::new(),
             backlog: None,
             replayed: false,
@@ -425,7 +415,6 @@ fn tell_delivery(row: &ConversationRow, to: &MemberRow, fan_out: &FanOut, fx: &m
         peer: (peer.agent, peer.handle.clone()),
         cold: fan_out.cold,
         established: fan_out.established.then_some(row.opened_by),
-        sender_is_system: fan_out.sender_is_system,
     };
     fx.tells.push(Event::Agent(to.agent, AgentEvent::Deliver(Box::new(delivery))));
 }

@@ -2,28 +2,14 @@
 
 use schema::ids::Key;
 use schema::memory::MemoryStore;
-use schema::rows::{Audience, MessageType, Pause, Timestamp};
+use schema::rows::{MessageType, Timestamp};
 
 use super::*;
 use crate::effects::Found;
 
 fn account(n: u8) -> AgentRow {
-    AgentRow {
-        id: AgentId(Key::from_bytes([n; 16])),
-        handle: format!("agent-{n}"),
-        email: format!("{n}@example.com"),
-        key_hash: KeyHash([n; 32]),
-        display_name: None,
-        description: None,
-        avatar_key: None,
-        status: AgentStatus::Active,
-        paused: Pause::None,
-        inbox_mode: Audience::Open,
-        group_invite_policy: Audience::Open,
-        is_system: false,
-        created_at: Timestamp(1),
-        updated_at: Timestamp(1),
-    }
+    let (id, key) = (AgentId(Key::from_bytes([n; 16])), KeyHash([n; 32]));
+    AgentRow::new(id, format!("agent-{n}"), format!("{n}@example.com"), key, Timestamp(1))
 }
 
 fn draft(key: &str) -> Draft {

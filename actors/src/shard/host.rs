@@ -79,7 +79,7 @@ impl Sessions {
     fn push(&self, session: SessionId, frame: ToSession) {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, queue)) = queues.get(&session) else { return };
-        let droppable = matches!(frame, ToSession::Typing { .. } | ToSession::Read { .. });
+        let droppable = !matches!(frame, ToSession::Message { .. } | ToSession::Close(_));
         // A message is never dropped from a live socket: the socket goes, and the client drains when it is back.
         if queue.try_send(frame).is_err() && !droppable {
             queues.remove(&session);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, Key, KeyHash, Pos, Seq};
 use schema::rows::{
-    AgentRow, AgentStatus, Audience, ConversationRow, InboxRow, MessageRow, MessageType, Pause, PendingPurpose,
-    PendingRow, Timestamp,
+    AgentRow, ConversationRow, InboxRow, MessageRow, MessageType, PendingPurpose, PendingRow, Timestamp,
 };
 use schema::store::{Batch, Store, StoreError, Write};
 
@@ -18,22 +17,7 @@ pub(crate) fn direct(a: u8, b: u8) -> ConversationId {
 }
 
 pub(crate) fn account(n: u8, handle: &str) -> AgentRow {
-    AgentRow {
-        id: agent(n),
-        handle: handle.to_owned(),
-        email: "a@b.c".to_owned(),
-        key_hash: KeyHash([n; 32]),
-        display_name: None,
-        description: None,
-        avatar_key: None,
-        status: AgentStatus::Active,
-        paused: Pause::None,
-        inbox_mode: Audience::Open,
-        group_invite_policy: Audience::Open,
-        is_system: false,
-        created_at: Timestamp(1),
-        updated_at: Timestamp(1),
-    }
+    AgentRow::new(agent(n), handle, "a@b.c", KeyHash([n; 32]), Timestamp(1))
 }
 
 pub(crate) fn message(seq: u64, content: &str) -> Arc<MessageRow> {
