@@ -81,6 +81,13 @@ impl Bucket {
         Ok(())
     }
 
+    /// Gives one token of `per_second` back.
+    pub fn give_back(&mut self, per_second: Option<u32>) {
+        if let Some(per_second) = per_second.filter(|rate| *rate > 0) {
+            self.full_at_us = self.full_at_us.saturating_sub(1_000_000 / u64::from(per_second));
+        }
+    }
+
     /// Tokens that are left now.
     pub fn left(&self, now: schema::rows::Timestamp, per_second: Option<u32>) -> u32 {
         let Some(per_second) = per_second.filter(|rate| *rate > 0) else { return u32::MAX };
@@ -105,6 +112,8 @@ mod tests {
             assert_eq!(bucket.left(now, Some(10)), left);
         }
         assert_eq!(bucket.take(now, Some(10)), Err(100));
+        bucket.give_back(Some(10));
+        assert_eq!(bucket.take(now, Some(10)), Ok(()));
         assert_eq!(bucket.take(now.plus_ms(100), Some(10)), Ok(()));
         assert_eq!(bucket.left(now.plus_ms(2_000), Some(10)), 10);
         assert_eq!(bucket.take(now, None), Ok(()), "a lifted limit takes nothing");

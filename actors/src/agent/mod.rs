@@ -67,7 +67,7 @@ enum View {
 #[derive(Debug)]
 pub struct Agent {
     row: Arc<AgentRow>,
-    limits: Limits,
+    limits: Arc<Limits>,
     requests: Bucket,
     head: InboxHeadRow,
     /// Everything at or below is durable and may be shown (A2).
@@ -83,12 +83,13 @@ pub struct Agent {
     settled: BTreeSet<Pos>,
     pages_out: u32,
     sends: sends::Sends,
-    notices: Notices,
+    /// Made by the first notice: most agents never need it.
+    notices: Option<Box<Notices>>,
 }
 
 impl Agent {
     /// An active agent from what is stored.
-    pub fn activate(loaded: LoadedAgent, limits: Limits) -> Self {
+    pub fn activate(loaded: LoadedAgent, limits: Arc<Limits>) -> Self {
         Self {
             row: Arc::new(loaded.row),
             limits,
@@ -105,7 +106,7 @@ impl Agent {
             settled: BTreeSet::new(),
             pages_out: 0,
             sends: sends::Sends::new(loaded.cold),
-            notices: Notices::default(),
+            notices: None,
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Notices {
 
 impl Agent {
     pub(super) fn typing(&mut self, now: Timestamp, conversation: ConversationId, start: bool, fx: &mut Effects) {
-        let typed = &mut self.notices.typed;
+        let typed = &mut self.notices.get_or_insert_default().typed;
         typed.retain(|(_, _, at)| now.ms_since(*at) < TYPING_EVERY_MS);
         if typed.iter().any(|(other, kind, _)| (*other, *kind) == (conversation, start)) {
             return;
@@ -41,7 +41,7 @@ impl Agent {
 
     /// Warns the sockets when a send has left little of an allowance.
     pub(super) fn warn(&mut self, now: Timestamp, fx: &mut Effects) {
-        if self.sessions.is_empty() || now.ms_since(self.notices.warned_at) < WARNING_EVERY_MS {
+        if self.sessions.is_empty() || now.ms_since(self.notices.get_or_insert_default().warned_at) < WARNING_EVERY_MS {
             return;
         }
         let rate = self.limits.sends_per_second;
@@ -55,7 +55,7 @@ impl Agent {
         } else {
             return;
         };
-        self.notices.warned_at = now;
+        self.notices.get_or_insert_default().warned_at = now;
         self.push_all(&ToSession::RateWarning { limit, remaining, reset_at }, fx);
     }
 }
@@ -78,7 +78,7 @@ mod tests {
         let row = AgentRow::new(AgentId(Key::from_bytes([1; 16])), "alice", "a@b.c", KEY, Timestamp(1));
         let (contacts, blocks, cold) = (Vec::new(), Vec::new(), Vec::new());
         let mut agent =
-            Agent::activate(LoadedAgent { row, head: InboxHeadRow::default(), contacts, blocks, cold }, limits);
+            Agent::activate(LoadedAgent { row, head: InboxHeadRow::default(), contacts, blocks, cold }, limits.into());
         let attach = AgentRequest::Attach(KEY, SessionId(1), AckMode::OnWrite);
         agent.on(Timestamp(1), AgentEvent::Request(Port(1), attach), &mut Effects::default());
         agent

@@ -3,6 +3,7 @@
 //! B1  One entry per `client_msg_id`: repeats while it is under way wait for the same outcome (contract S5).
 //! B2  A cold slot is reserved while a send to a fresh conversation is under way and kept only if the message turned
 //!     out cold; slots fall due after 24 h.
+//! B3  Only what is stored counts against the send rate: replays and refusals give their token back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,11 +28,13 @@ pub(super) struct OutgoingSend {
     refusal: Option<Refusal>,
     /// Holds a cold slot (B2).
     reserved: bool,
+    /// Was charged to the send rate (B3).
+    charged: bool,
 }
 
 impl OutgoingSend {
     pub(super) fn new(port: Port, target: Target, draft: Draft, now: Timestamp) -> Self {
-        Self { ports: vec![port], target, draft, since: now, refusal: None, reserved: false }
+        Self { ports: vec![port], target, draft, since: now, refusal: None, reserved: false, charged: false }
     }
 }
 
@@ -138,14 +141,16 @@ impl Agent {
 
     fn forward_to(&mut self, now: Timestamp, key: &str, peer: AgentId, fx: &mut Effects) {
         let cold_slot = self.sends.cold_slot(now, self.limits.cold_threads);
-        let rate = self.sends.rate.take(now, self.limits.sends_per_second);
+        let per_second = self.limits.sends_per_second;
         let Some(send) = self.sends.under_way.get_mut(key) else {
             return;
         };
+        let rate = if send.charged { Ok(()) } else { self.sends.rate.take(now, per_second) };
         if cold_slot.is_ok() && !send.reserved {
             send.reserved = true;
             self.sends.reserved += 1;
         }
+        send.charged |= rate.is_ok();
         let sender = SenderFacts {
             agent: self.row.id,
             handle: self.row.handle.clone(),
@@ -192,6 +197,8 @@ impl Agent {
         self.sends.reserved -= usize::from(send.reserved);
         if outcome.as_ref().is_ok_and(|settled| !settled.replayed) {
             self.warn(now, fx);
+        } else if send.charged {
+            self.sends.rate.give_back(self.limits.sends_per_second);
         }
         let warn = self.limits.backlog_warn;
         let reply = outcome.map(|settled| Sent {

@@ -9,6 +9,7 @@ pub mod reads;
 pub mod supervisor;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use schema::rows::Timestamp;
 use schema::store::{Batch, Fence};
@@ -67,7 +68,8 @@ struct Slot {
 /// The entities of one shard.
 #[derive(Debug)]
 pub struct Shard {
-    limits: Limits,
+    /// Shared by all agents: a million of them, and one set of numbers.
+    limits: Arc<Limits>,
     entities: HashMap<EntityId, Slot>,
     wakes: BTreeSet<(Timestamp, EntityId)>,
 }
@@ -75,7 +77,7 @@ pub struct Shard {
 impl Shard {
     /// An empty shard.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, entities: HashMap::new(), wakes: BTreeSet::new() }
+        Self { limits: Arc::new(limits), entities: HashMap::new(), wakes: BTreeSet::new() }
     }
 
     /// When [`ShardEvent::Tick`] is due next.
@@ -172,11 +174,11 @@ impl Shard {
         let state = match (id, found) {
             (_, Found::Agent(_) | Found::Conversation(_)) if !loading => return,
             (EntityId::Agent(_), Found::Agent(Some(loaded))) => {
-                State::Agent(Box::new(Agent::activate(*loaded, self.limits)))
+                State::Agent(Box::new(Agent::activate(*loaded, Arc::clone(&self.limits))))
             }
             (EntityId::Conversation(id), Found::Conversation(loaded)) => {
                 let loaded = loaded.map(|loaded| *loaded);
-                State::Conversation(Box::new(Conversation::activate(id, loaded, self.limits, &mut fx)))
+                State::Conversation(Box::new(Conversation::activate(id, loaded, *self.limits, &mut fx)))
             }
             (_, Found::Agent(_)) => return self.nobody(id, out),
             (EntityId::Agent(agent), found) => {
