@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use schema::embedded::{EmbeddedOptions, EmbeddedStore};
 
 use crate::config::{Config, Flags};
 use crate::{node, telemetry};
@@ -16,6 +17,7 @@ use crate::{node, telemetry};
 #[command(after_help = "Examples:
   agentchat                                   serve on 127.0.0.1:8080, everything under ./data
   agentchat --listen 0.0.0.0:80 --public-url https://chat.example.com --smtp-url smtp://mail:25
+  agentchat check --data-dir /var/lib/agentchat       verify a stopped server's directory
   AGENTCHAT_LIMITS=open agentchat             no rate limits, for tests and load")]
 pub struct Cli {
     #[command(subcommand)]
@@ -28,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Serve until SIGTERM or Ctrl-C (the default)
     Serve,
+    /// Verify the embedded store of a stopped server: every frame, every row, and what rows say of each other
+    Check,
 }
 
 impl Cli {
@@ -39,6 +43,7 @@ impl Cli {
         };
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(config),
+            Command::Check => check(&config),
         }
     }
 }
@@ -55,6 +60,30 @@ fn serve(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn check(config: &Config) -> ExitCode {
+    let dir = node::store_directory(config);
+    if !dir.exists() {
+        eprintln!("agentchat: there is no store in {}; name its parent with --data-dir", dir.display());
+        return ExitCode::FAILURE;
+    }
+    let store = match EmbeddedStore::open(&dir, EmbeddedOptions::default()) {
+        Ok(store) => store,
+        Err(error) => return fail(&error),
+    };
+    let report = match store.check() {
+        Ok(report) => report,
+        Err(error) => return fail(&error),
+    };
+    for (table, rows) in &report.rows {
+        println!("{rows:>12}  {table}");
+    }
+    for fault in &report.faults {
+        println!("FAULT  {fault}");
+    }
+    println!("{} faults in {}", report.fault_count, dir.display());
+    if report.fault_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Says what went wrong, with its causes, to whoever started the process.

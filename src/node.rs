@@ -87,6 +87,11 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Where the embedded store lies.
+pub fn store_directory(config: &Config) -> PathBuf {
+    config.data_dir.join("store")
+}
+
 /// Puts the parts together.
 async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App, NodeError> {
     let metrics = telemetry::metrics()?;
@@ -96,7 +101,7 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
         Some(url) => Mailer::smtp(url, &config.mail_from)?,
         None => Mailer::outbox(data.join("outbox"), &config.mail_from)?,
     };
-    let directory = data.join("store");
+    let directory = store_directory(&config);
     let store = EmbeddedStore::open(&directory, EmbeddedOptions::default())
         .map_err(|error| NodeError::Open(directory.clone(), error))?;
     let store: Arc<dyn Store> = Arc::new(store);

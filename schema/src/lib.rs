@@ -9,3 +9,5 @@ mod kv;
 pub mod memory;
 pub mod rows;
 pub mod store;
+
+pub use kv::check::CheckReport;

@@ -18,21 +18,72 @@ use crate::store::{StoreError, Write};
 /// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
 pub(super) const KEY_MAX: usize = 8 * 1024;
 
-const MESSAGE: u8 = 1;
-const CONVERSATION: u8 = 2;
-const INBOX: u8 = 3;
-const INBOX_HEAD: u8 = 4;
-const RECEIPT: u8 = 5;
-const AGENT_CONVERSATION: u8 = 6;
-const AGENT: u8 = 7;
-const KEY_HASH: u8 = 8;
-const HANDLE: u8 = 9;
-const EMAIL: u8 = 10;
-const PENDING: u8 = 11;
-const CONTACT: u8 = 12;
-const BLOCK: u8 = 13;
-const COLD_THREAD: u8 = 14;
-const REPLAY: u8 = 15;
+/// The tables. Their bytes are part of the format (K2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    Message = 1,
+    Conversation = 2,
+    Inbox = 3,
+    InboxHead = 4,
+    Receipt = 5,
+    AgentConversation = 6,
+    Agent = 7,
+    KeyHash = 8,
+    Handle = 9,
+    Email = 10,
+    Pending = 11,
+    Contact = 12,
+    Block = 13,
+    ColdThread = 14,
+    Replay = 15,
+}
+
+impl Table {
+    const ALL: [Self; 15] = [
+        Self::Message,
+        Self::Conversation,
+        Self::Inbox,
+        Self::InboxHead,
+        Self::Receipt,
+        Self::AgentConversation,
+        Self::Agent,
+        Self::KeyHash,
+        Self::Handle,
+        Self::Email,
+        Self::Pending,
+        Self::Contact,
+        Self::Block,
+        Self::ColdThread,
+        Self::Replay,
+    ];
+
+    /// The table of a key.
+    pub(super) fn of(key: &[u8]) -> Option<Self> {
+        let byte = key.first()?;
+        Self::ALL.into_iter().find(|table| *table as u8 == *byte)
+    }
+
+    /// What its rows are called in reports.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Message => "messages",
+            Self::Conversation => "conversations",
+            Self::Inbox => "waiting deliveries",
+            Self::InboxHead => "inbox heads",
+            Self::Receipt => "receipts",
+            Self::AgentConversation => "views of conversations",
+            Self::Agent => "agents",
+            Self::KeyHash => "API keys",
+            Self::Handle => "handles",
+            Self::Email => "email addresses",
+            Self::Pending => "pending codes",
+            Self::Contact => "contacts",
+            Self::Block => "blocks",
+            Self::ColdThread => "cold threads",
+            Self::Replay => "replay records",
+        }
+    }
+}
 
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,9 +149,9 @@ pub(super) fn put_email(email_text: &str, row: &EmailRow) -> Result<KvOp, StoreE
     KvOp::put(email(email_text), row)
 }
 
-fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
-    key.push(table);
+    key.push(table as u8);
     parts.iter().for_each(|part| key.extend_from_slice(part));
     key
 }
@@ -130,6 +181,12 @@ pub(super) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<Convers
     parse().ok_or_else(|| StoreError::Corrupt(format!("key {} names no conversation", hex::encode(key))))
 }
 
+/// Reads the agent that follows the table byte.
+pub(super) fn leading_agent(key: &[u8]) -> Result<AgentId, StoreError> {
+    let id = key.get(1..17).and_then(|id| std::str::from_utf8(id).ok()).and_then(|id| format!("agt_{id}").parse().ok());
+    id.ok_or_else(|| StoreError::Corrupt(format!("key {} names no agent", hex::encode(key))))
+}
+
 /// Reads the seq that ends a key.
 pub(super) fn trailing_seq(key: &[u8]) -> Result<Seq, StoreError> {
     let tail = key.last_chunk::<8>().ok_or_else(|| StoreError::Corrupt("key without seq".to_owned()))?;
@@ -137,69 +194,69 @@ pub(super) fn trailing_seq(key: &[u8]) -> Result<Seq, StoreError> {
 }
 
 pub(super) fn message(id: ConversationId, seq: Seq) -> Vec<u8> {
-    key(MESSAGE, &[&conversation_bytes(id), &seq.0.to_be_bytes()])
+    key(Table::Message, &[&conversation_bytes(id), &seq.0.to_be_bytes()])
 }
 
 pub(super) fn conversation(id: ConversationId) -> Vec<u8> {
-    key(CONVERSATION, &[&conversation_bytes(id)])
+    key(Table::Conversation, &[&conversation_bytes(id)])
 }
 
 pub(super) fn inbox(agent: AgentId, pos: Pos) -> Vec<u8> {
-    key(INBOX, &[agent.0.as_bytes(), &pos.0.to_be_bytes()])
+    key(Table::Inbox, &[agent.0.as_bytes(), &pos.0.to_be_bytes()])
 }
 
 pub(super) fn inbox_head(agent: AgentId) -> Vec<u8> {
-    key(INBOX_HEAD, &[agent.0.as_bytes()])
+    key(Table::InboxHead, &[agent.0.as_bytes()])
 }
 
 pub(super) fn receipt(agent: AgentId, id: ConversationId, seq: Seq) -> Vec<u8> {
-    key(RECEIPT, &[agent.0.as_bytes(), &conversation_bytes(id), &seq.0.to_be_bytes()])
+    key(Table::Receipt, &[agent.0.as_bytes(), &conversation_bytes(id), &seq.0.to_be_bytes()])
 }
 
 pub(super) fn agent_conversation(agent: AgentId, id: ConversationId) -> Vec<u8> {
-    key(AGENT_CONVERSATION, &[agent.0.as_bytes(), &conversation_bytes(id)])
+    key(Table::AgentConversation, &[agent.0.as_bytes(), &conversation_bytes(id)])
 }
 
 pub(super) fn agent_conversations(agent: AgentId) -> Vec<u8> {
-    key(AGENT_CONVERSATION, &[agent.0.as_bytes()])
+    key(Table::AgentConversation, &[agent.0.as_bytes()])
 }
 
 pub(super) fn agent(id: AgentId) -> Vec<u8> {
-    key(AGENT, &[id.0.as_bytes()])
+    key(Table::Agent, &[id.0.as_bytes()])
 }
 
 pub(super) fn key_hash(hash: KeyHash) -> Vec<u8> {
-    key(KEY_HASH, &[&hash.0])
+    key(Table::KeyHash, &[&hash.0])
 }
 
 pub(super) fn handle(handle: &str) -> Vec<u8> {
-    key(HANDLE, &[handle.as_bytes()])
+    key(Table::Handle, &[handle.as_bytes()])
 }
 
 pub(super) fn email(email: &str) -> Vec<u8> {
-    key(EMAIL, &[email.as_bytes()])
+    key(Table::Email, &[email.as_bytes()])
 }
 
 pub(super) fn pending(id: &str) -> Vec<u8> {
-    key(PENDING, &[id.as_bytes()])
+    key(Table::Pending, &[id.as_bytes()])
 }
 
 pub(super) fn contact(agent: AgentId, handle: &str) -> Vec<u8> {
-    key(CONTACT, &[agent.0.as_bytes(), handle.as_bytes()])
+    key(Table::Contact, &[agent.0.as_bytes(), handle.as_bytes()])
 }
 
 pub(super) fn block(agent: AgentId, handle: &str) -> Vec<u8> {
-    key(BLOCK, &[agent.0.as_bytes(), handle.as_bytes()])
+    key(Table::Block, &[agent.0.as_bytes(), handle.as_bytes()])
 }
 
 pub(super) fn cold_thread(agent: AgentId, id: ConversationId) -> Vec<u8> {
-    key(COLD_THREAD, &[agent.0.as_bytes(), &conversation_bytes(id)])
+    key(Table::ColdThread, &[agent.0.as_bytes(), &conversation_bytes(id)])
 }
 
 pub(super) fn cold_threads(agent: AgentId) -> Vec<u8> {
-    key(COLD_THREAD, &[agent.0.as_bytes()])
+    key(Table::ColdThread, &[agent.0.as_bytes()])
 }
 
 pub(super) fn replay(sender: AgentId, client_msg_id: &str) -> Vec<u8> {
-    key(REPLAY, &[sender.0.as_bytes(), client_msg_id.as_bytes()])
+    key(Table::Replay, &[sender.0.as_bytes(), client_msg_id.as_bytes()])
 }

@@ -6,6 +6,7 @@
 //! V2  Identity changes (creation, email, pending codes) are read-modify-write and run one at a time. The lock lives
 //!     in the completion, not in the caller, so that a caller that gives up does not let the next one read early.
 
+pub(crate) mod check;
 mod keys;
 
 use std::sync::Arc;

@@ -1,0 +1,132 @@
+//! A walk over every row of a store, for operators: does it decode, and does it agree with the rows it points to?
+//!
+//! X1  One page in memory at a time; a store of any size can be checked.
+//! X2  A fault is reported and the walk goes on: one bad row must not hide the next.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+
+use super::keys::{self, Table};
+use super::{Direction, Engine, KvStore};
+use crate::ids::{AgentId, ConversationId, Pos, Seq};
+use crate::rows::{
+    AgentConversationRow, AgentRow, BlockRow, ContactRow, ConversationRow, EmailRow, InboxHeadRow, InboxRow,
+    MessageRow, PendingRow, ReceiptRow, Timestamp,
+};
+use crate::store::StoreError;
+
+/// Rows per page of the walk.
+const PAGE: usize = 1_000;
+/// Faults that are described; the rest is counted.
+const FAULTS_SHOWN: usize = 100;
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Rows per table.
+    pub rows: BTreeMap<&'static str, u64>,
+    /// Descriptions of the first faults.
+    pub faults: Vec<String>,
+    /// All faults.
+    pub fault_count: u64,
+}
+
+impl CheckReport {
+    fn fault(&mut self, what: String) {
+        self.fault_count += 1;
+        if self.faults.len() < FAULTS_SHOWN {
+            self.faults.push(what);
+        }
+    }
+}
+
+/// Where the walk is in the log of one conversation.
+#[derive(Default)]
+struct Log {
+    conversation: Option<ConversationId>,
+    last: Seq,
+}
+
+impl<E: Engine> KvStore<E> {
+    /// Reads and judges every row. Run it on a store that nobody writes to.
+    ///
+    /// Errors when the engine cannot be read; what does not decode or agree is in the report.
+    pub fn check(&self) -> Result<CheckReport, StoreError> {
+        let (mut report, mut log) = (CheckReport::default(), Log::default());
+        let mut from = vec![0];
+        loop {
+            let page = self.scan(&from, &[0xFF], PAGE, Direction::Up)?;
+            let Some((last, _)) = page.last() else { return Ok(report) };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, value) in &page {
+                let Some(table) = Table::of(key) else {
+                    report.fault(format!("key {} is of no known table", hex::encode(key)));
+                    continue;
+                };
+                *report.rows.entry(table.name()).or_default() += 1;
+                match self.judge(table, key, value, &mut log) {
+                    Ok(None) => {}
+                    Ok(Some(fault)) => report.fault(fault),
+                    Err(StoreError::Corrupt(what)) => report.fault(what),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// One row: `Some` says what it does not agree with.
+    fn judge(&self, table: Table, key: &[u8], value: &[u8], log: &mut Log) -> Result<Option<String>, StoreError> {
+        match table {
+            Table::Message => Ok(in_order(&keys::decode(key, value)?, log)),
+            Table::Conversation => self.judge_head(&keys::decode(key, value)?),
+            Table::InboxHead => self.judge_inbox(key, keys::decode(key, value)?),
+            Table::Replay => {
+                let (id, seq): (ConversationId, Seq) = keys::decode(key, value)?;
+                let found = self.engine.get(&keys::message(id, seq))?.is_some();
+                Ok((!found).then(|| format!("a replay record names {id} seq {}, which is not there", seq.0)))
+            }
+            Table::KeyHash | Table::Handle => {
+                let agent: AgentId = keys::decode(key, value)?;
+                let found = self.engine.get(&keys::agent(agent))?.is_some();
+                Ok((!found).then(|| format!("an index of {} names {agent}, which is not there", table.name())))
+            }
+            Table::Inbox => decodes::<InboxRow>(key, value),
+            Table::Receipt => decodes::<ReceiptRow>(key, value),
+            Table::AgentConversation => decodes::<AgentConversationRow>(key, value),
+            Table::Agent => decodes::<AgentRow>(key, value),
+            Table::Email => decodes::<EmailRow>(key, value),
+            Table::Pending => decodes::<PendingRow>(key, value),
+            Table::Contact => decodes::<ContactRow>(key, value),
+            Table::Block => decodes::<BlockRow>(key, value),
+            Table::ColdThread => decodes::<Timestamp>(key, value),
+        }
+    }
+
+    fn judge_head(&self, row: &ConversationRow) -> Result<Option<String>, StoreError> {
+        let there = |seq: Seq| self.engine.get(&keys::message(row.id, seq)).map(|found| found.is_some());
+        let (last, next) = (row.last_seq, row.last_seq.next());
+        let agrees = (last == Seq(0) || there(last)?) && !there(next)?;
+        Ok((!agrees).then(|| format!("{} says that seq {} is its last, and its log does not", row.id, last.0)))
+    }
+
+    fn judge_inbox(&self, key: &[u8], head: InboxHeadRow) -> Result<Option<String>, StoreError> {
+        let agent = keys::leading_agent(key)?;
+        let (from, through) = (keys::inbox(agent, Pos(0)), keys::inbox(agent, Pos(u64::MAX)));
+        let rows = self.scan(&from, &through, usize::MAX, Direction::Up)?.len();
+        let agrees = rows as u64 == u64::from(head.backlog);
+        Ok((!agrees).then(|| format!("{agent} counts {} waiting deliveries and has {rows}", head.backlog)))
+    }
+}
+
+fn decodes<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<Option<String>, StoreError> {
+    keys::decode::<T>(key, value).map(|_| None)
+}
+
+/// Messages come by conversation and seq: 1, 2, 3, without a hole (contract S1).
+fn in_order(message: &MessageRow, log: &mut Log) -> Option<String> {
+    let id = message.conversation;
+    let expected = if log.conversation == Some(id) { log.last.next() } else { Seq(1) };
+    (log.conversation, log.last) = (Some(id), message.seq);
+    (message.seq != expected).then(|| format!("{id} has seq {} where {} belongs", message.seq.0, expected.0))
+}
