@@ -1,7 +1,8 @@
 //! The gates of a direct send, in the contract's order. Pure: the facts come in, the first refusal comes out.
 //!
 //! T1  The first failing gate answers; nothing was written and no seq was taken.
-//! T2  Only a cold message is subject to the cold gates: thread not established, sender not in the recipient's book.
+//! T2  Only a cold message is subject to the cold gates: thread not established, sender not in the recipient's book, and
+//!     not itself the reply that establishes the thread.
 
 use schema::ids::AgentId;
 use schema::rows::{AgentStatus, Audience, Pause, Timestamp};
@@ -14,6 +15,8 @@ use crate::api::Refusal;
 pub struct Thread {
     /// Both sides have written.
     pub established: bool,
+    /// The peer opened the thread, so a message of this sender answers it.
+    pub is_reply: bool,
     /// The unanswered cold message.
     pub cold: Option<(AgentId, Timestamp)>,
 }
@@ -38,7 +41,7 @@ pub fn judge(
     if closed && !thread.established && !recipient.has_contact {
         return Err(Refusal::InboxRestricted { handle: handle() });
     }
-    let cold = !thread.established && !recipient.has_contact;
+    let cold = !thread.established && !recipient.has_contact && !thread.is_reply;
     if cold {
         judge_cold(sender, thread, recipient)?;
     }
@@ -97,7 +100,7 @@ mod tests {
     #[test]
     fn the_first_failing_gate_answers() {
         let (mut sender, mut recipient) = facts();
-        let mut thread = Thread { established: false, cold: None };
+        let mut thread = Thread { established: false, is_reply: false, cold: None };
         let check = |s: &SenderFacts, t: Thread, r: &PermitFacts| judge(s, t, Some(r), true, 10).expect_err("refused");
         assert_eq!(judge(&sender, thread, Some(&recipient), false, 10), Ok(true));
         assert_eq!(check(&sender, thread, &recipient), Refusal::AttachmentNotFound);
@@ -126,11 +129,20 @@ mod tests {
         let (mut sender, mut recipient) = facts();
         sender.cold_slot = Err(5);
         sender.status = AgentStatus::Restricted;
-        let established = Thread { established: true, cold: None };
+        let established = Thread { established: true, is_reply: false, cold: None };
         recipient.inbox_mode = Audience::ContactsOnly;
         assert_eq!(judge(&sender, established, Some(&recipient), false, 10), Ok(false));
         recipient.has_contact = true;
-        let fresh = Thread { established: false, cold: None };
+        let fresh = Thread { established: false, is_reply: false, cold: None };
         assert_eq!(judge(&sender, fresh, Some(&recipient), false, 10), Ok(false));
+    }
+
+    #[test]
+    fn the_reply_that_establishes_a_thread_is_not_cold() {
+        let (mut sender, recipient) = facts();
+        sender.cold_slot = Err(5);
+        sender.status = AgentStatus::Restricted;
+        let opened = Thread { established: false, is_reply: true, cold: None };
+        assert_eq!(judge(&sender, opened, Some(&recipient), false, 10), Ok(false));
     }
 }

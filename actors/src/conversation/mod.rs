@@ -207,9 +207,11 @@ impl Conversation {
             return;
         };
         let recipient = waiting.permit.flatten();
+        let row = self.assigned.as_ref();
         let thread = Thread {
-            established: self.assigned.as_ref().is_some_and(|row| row.established),
-            cold: self.assigned.as_ref().and_then(|row| row.cold).map(|cold| (cold.sender, cold.since)),
+            established: row.is_some_and(|row| row.established),
+            is_reply: row.is_some_and(|row| row.opened_by != key.0),
+            cold: row.and_then(|row| row.cold).map(|cold| (cold.sender, cold.since)),
         };
         let attachment = waiting.draft.attachment_id.is_some();
         let verdict = judge(&waiting.sender, thread, recipient.as_ref(), attachment, self.limits.backlog_max);

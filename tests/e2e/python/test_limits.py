@@ -183,3 +183,12 @@ def test_recovery_of_an_email_with_several_agents(limited: Limited) -> None:
     assert unnamed.json()["details"] == {"handles": handles}, "oldest first"
     named = recovered({"email": address, "handle": handles[1]}, 3)
     assert named.status_code == 200 and named.json()["handle"] == handles[1]
+
+
+def test_a_reply_needs_no_cold_slot(limited: Limited) -> None:
+    server = limited(cold_threads=1)
+    alice, bob, carol = (enrol(server, stem) for stem in ("alice", "bob", "carol"))
+    assert alice.send(bob.handle, "takes the only slot").status_code == 201
+    assert carol.send(alice.handle, "hello alice").status_code == 201
+    assert alice.send(carol.handle, "a reply").status_code == 201
+    assert carol.send(alice.handle, "and on").status_code == 201
