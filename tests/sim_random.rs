@@ -4,11 +4,14 @@
 //! shard between any two steps. After every step the checks named after the contract's invariants run.
 //! `AGENTCHAT_SIM_SEEDS=N` runs N seeds (default 500); `AGENTCHAT_SIM_SEED=S` runs one.
 
+#[path = "simulation/groups.rs"]
+mod groups;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use actors::agent::events::{AgentEvent, AgentRequest};
-use actors::api::{AckMode, Draft, Refusal, SessionId, Target, ToSession};
+use actors::api::{Draft, Refusal, SessionId, Target, ToSession};
 use actors::effects::{EntityId, Event, Port, Read, Reply};
 use actors::limits::Limits;
 use actors::shard::{Outbox, Shard, ShardEvent, reads};
@@ -30,6 +33,8 @@ const QUIET_STEPS: usize = 200_000;
 struct Send {
     from: usize,
     to: usize,
+    /// Into this group instead.
+    group: Option<ConversationId>,
     answered: Option<Result<MessageId, Refusal>>,
     port: Option<Port>,
     asked_at: Timestamp,
@@ -39,8 +44,8 @@ struct Send {
 struct Socket {
     agent: usize,
     explicit: bool,
-    /// Highest seq shown per conversation on this socket (S3, S4).
-    shown: HashMap<ConversationId, Seq>,
+    /// Highest seq shown per conversation on this socket (S3, S4), and highest one that was no echo.
+    shown: HashMap<ConversationId, (Seq, Seq)>,
     unacked: Vec<MessageId>,
 }
 
@@ -65,6 +70,7 @@ struct World {
     states: HashMap<(AgentId, ConversationId, Seq), DeliveryState>,
     /// Every message that was ever applied, by its place.
     log: HashMap<(ConversationId, Seq), Arc<MessageRow>>,
+    groups: groups::Groups,
     faults: bool,
     stormy: bool,
     next_id: u64,
@@ -77,7 +83,14 @@ fn account(n: usize) -> AgentRow {
 }
 
 fn limits() -> Limits {
-    Limits { requests_per_second: None, sends_per_second: None, cold_threads: None, ..Limits::default() }
+    Limits {
+        requests_per_second: None,
+        sends_per_second: None,
+        group_sends_per_second: None,
+        invites_per_day: None,
+        cold_threads: None,
+        ..Limits::default()
+    }
 }
 
 impl World {
@@ -117,6 +130,7 @@ impl World {
             readers: HashMap::new(),
             states: HashMap::new(),
             log: HashMap::new(),
+            groups: groups::Groups::default(),
             faults: true,
             next_id: 1,
         }
@@ -148,6 +162,7 @@ impl World {
             84..86 => self.client_reads(),
             86 => self.disconnect_one(),
             87 => self.client_relates(),
+            89..91 => self.client_groups(),
             88 if self.faults => self.crash().await,
             _ => self.step(ShardEvent::Tick).await,
         }
@@ -208,6 +223,7 @@ impl World {
                 *state = receipt.state;
             }
         }
+        self.note_groups(&batch.writes);
         self.store.submit(vec![batch], Box::new(|outcomes| assert!(outcomes.iter().all(Result::is_ok))));
     }
 
@@ -233,11 +249,12 @@ impl World {
         {
             return self.read_inbox(agent, view.through).await;
         }
+        self.group_answered(port, &reply);
         let Some(send) = self.sends.iter_mut().find(|send| send.port == Some(port)) else {
             return;
         };
         send.port = None;
-        let (from, to) = (send.from, send.to);
+        let (from, to, group) = (send.from, send.to, send.group);
         match reply {
             Ok(Reply::Sent(sent)) => {
                 let id = MessageId { conversation: sent.message.conversation, seq: sent.message.seq };
@@ -245,6 +262,9 @@ impl World {
                 assert_eq!(sent.message.sender, self.ids[from], "S5: replayed to its own sender");
                 let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
                 assert_eq!(log.first(), Some(&sent.message), "S6: answered before the message was durable");
+                if group.is_some() {
+                    return self.check_takers(id, self.ids[from], false).await;
+                }
                 let copy = self.store.receipts(self.ids[to], id.conversation, id.seq, id.seq, 1).await.expect("reads");
                 assert_eq!(copy.len(), 1, "S6: answered before the delivery was durable");
             }
@@ -281,13 +301,12 @@ impl World {
                 self.sockets.remove(&session);
                 return;
             }
-            ToSession::Read { .. } | ToSession::Typing { .. } | ToSession::RateWarning { .. } => return,
+            _ => return, // live-only
         };
         let id = MessageId { conversation: message.conversation, seq: message.seq };
-        let last = socket.shown.entry(id.conversation).or_default();
-        assert!(id.seq > *last, "S3: {id} after {last:?} on {session:?}");
-        *last = id.seq;
+        Self::check_order(socket, session, id, pos.is_none());
         let (agent, explicit) = (socket.agent, socket.explicit);
+        self.check_shown(agent, id);
         assert_eq!(pos.is_none(), message.sender == self.ids[agent], "S4: only own messages are echoes");
         let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
         assert_eq!(log.first(), Some(&message), "S6: pushed before it was durable");
@@ -309,7 +328,8 @@ impl World {
             let n = {
                 let from = self.rng.random_range(0..AGENTS);
                 let to = (from + self.rng.random_range(1..AGENTS)) % AGENTS;
-                self.sends.push(Send { from, to, answered: None, port: None, asked_at: self.now });
+                let group = self.group_for_send(from);
+                self.sends.push(Send { from, to, group, answered: None, port: None, asked_at: self.now });
                 self.sends.len() - 1
             };
             self.ask(n);
@@ -329,23 +349,31 @@ impl World {
     }
 
     fn ask(&mut self, n: usize) {
-        let (from, to) = (self.sends[n].from, self.sends[n].to);
+        let from = self.sends[n].from;
         let draft = Draft {
             client_msg_id: format!("c{n}"),
             kind: MessageType::Text,
             content: format!("{{\"text\":\"{n}\"}}"),
             metadata: "{}".into(),
             mentions: Vec::new(),
-            attachment_id: None,
+            attachment: None,
         };
-        let target = match self.rng.random_range(0..20) {
+        let target = match self.sends[n].group {
+            Some(group) => Target::Conversation(group),
+            None => self.direct_target(n),
+        };
+        self.sends[n].asked_at = self.now;
+        self.sends[n].port = Some(self.request(from, AgentRequest::Send(target, Box::new(draft))));
+    }
+
+    fn direct_target(&mut self, n: usize) -> Target {
+        let (from, to) = (self.sends[n].from, self.sends[n].to);
+        match self.rng.random_range(0..20) {
             0..3 => Target::Conversation(ConversationId::direct(self.ids[from], self.ids[to])),
             // A retry whose target is gone meanwhile: the stored message is still the answer (S5).
             3 if self.sends[n].asked_at < self.now => Target::UnknownAgent,
             _ => Target::Agent(self.ids[to]),
-        };
-        self.sends[n].asked_at = self.now;
-        self.sends[n].port = Some(self.request(from, AgentRequest::Send(target, Box::new(draft))));
+        }
     }
 
     fn client_acks(&mut self) {
@@ -403,7 +431,7 @@ impl World {
 
     fn connect(&mut self, agent: usize, explicit: bool) {
         let session = SessionId(self.fresh());
-        let mode = if explicit { AckMode::Explicit { window: 4 } } else { AckMode::OnWrite };
+        let mode = Self::attach_mode(explicit);
         let socket = Socket { agent, explicit, shown: HashMap::new(), unacked: Vec::new() };
         self.sockets.insert(session, socket);
         self.request(agent, AgentRequest::Attach(KeyHash::of(&format!("key-{agent}")), session, mode));
@@ -435,6 +463,7 @@ impl World {
     }
 
     async fn check_logs(&self) {
+        self.check_groups(false).await;
         let mut keys = BTreeSet::new();
         for (a, b) in (0..AGENTS).flat_map(|a| (a + 1..AGENTS).map(move |b| (a, b))) {
             let id = ConversationId::direct(self.ids[a], self.ids[b]);
@@ -457,6 +486,7 @@ impl World {
     async fn settle(&mut self) {
         self.faults = false;
         self.crash().await;
+        self.visit_groups();
         (0..AGENTS).for_each(|agent| self.connect(agent, true));
         for _ in 0..QUIET_STEPS {
             self.now = self.now.plus_ms(20);
@@ -477,10 +507,14 @@ impl World {
 
     async fn check_rest(&self) {
         self.check_logs().await;
+        self.check_groups(true).await;
         for send in &self.sends {
             if let Some(Ok(id)) = send.answered {
                 let log = self.store.messages_up(id.conversation, id.seq, id.seq, 1).await.expect("reads");
                 assert_eq!(log.len(), 1, "S6: an acknowledged message is gone: {id}");
+                if send.group.is_some() {
+                    continue; // checked with its group
+                }
                 let copy = (self.ids[send.to], id.conversation, id.seq);
                 assert!(self.states[&copy] > DeliveryState::Stored, "S15: {id} still waits");
             }

@@ -8,7 +8,7 @@ use actors::effects::{EntityId, Event, Found, LoadedAgent, Port};
 use actors::limits::Limits;
 use actors::shard::{Outbox, Shard, ShardEvent};
 use schema::ids::{AgentId, Key, KeyHash};
-use schema::rows::{AgentRow, ContactRow, InboxHeadRow, Timestamp};
+use schema::rows::{AgentRow, ContactRow, Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -33,13 +33,7 @@ fn loaded(n: u64, contacts: u64) -> LoadedAgent {
         notes: None,
         added_at: Timestamp(1),
     };
-    LoadedAgent {
-        row,
-        head: InboxHeadRow::default(),
-        contacts: (0..contacts).map(contact).collect(),
-        blocks: Vec::new(),
-        cold: Vec::new(),
-    }
+    LoadedAgent { contacts: (0..contacts).map(contact).collect(), ..LoadedAgent::bare(row) }
 }
 
 fn resident_bytes() -> u64 {

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
+use schema::ids::{AgentId, ConversationId, InviteId, KeyHash, Pos, Seq};
 use schema::rows::{
-    AgentRow, Audience, ConversationRow, DeliveryState, MessageRow, MessageType, ReceiptRow, Timestamp,
+    AgentRow, Audience, ConversationRow, DeliveryState, GroupRow, InviteRow, MessageRow, MessageType, PresenceStatus,
+    ReceiptRow, Timestamp, WebhookRow,
 };
 
 /// Why the domain refused, before any state changed. The gateway turns each into one status and code.
@@ -82,6 +83,36 @@ pub enum Refusal {
         /// Its backlog.
         undelivered: u32,
     },
+    /// The caller is a member without the role that this takes, or the target is protected.
+    #[error("this takes another role")]
+    NotAdmin,
+    /// The group has ended; only former members are told.
+    #[error("the group was deleted")]
+    GroupDeleted(Box<GroupEnd>),
+    /// All members together send too much.
+    #[error("the group sends too much")]
+    GroupLimit {
+        /// How long to wait.
+        retry_after_ms: u64,
+    },
+    /// No place is left.
+    #[error("the group is full")]
+    GroupFull,
+    /// No such invitation, or not the caller's.
+    #[error("invite not found")]
+    InviteNotFound,
+    /// There is no picture to remove.
+    #[error("no picture is set")]
+    NoPicture,
+    /// The caller has reported this agent before.
+    #[error("already reported")]
+    AlreadyReported,
+    /// The caller has as many of these as it may have.
+    #[error("no more than {limit} are allowed")]
+    TooMany {
+        /// How many it may have.
+        limit: usize,
+    },
     /// The attachment cannot be referenced by the caller.
     #[error("attachment not found")]
     AttachmentNotFound,
@@ -129,8 +160,120 @@ pub struct Draft {
     pub metadata: String,
     /// Handles mentioned in the text, lower case, in order, unique, at most 50; the conversation keeps participants.
     pub mentions: Vec<String>,
-    /// `content.attachment_id`, if any.
-    pub attachment_id: Option<String>,
+    /// What `content.attachment_id` names, if anything.
+    pub attachment: Option<Attachment>,
+}
+
+/// A file that a draft refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its id.
+    pub id: String,
+    /// The sender uploaded it, and for no other conversation than this.
+    pub usable: bool,
+}
+
+/// What became of an attempt to add somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// Nothing changed.
+    AlreadyMember,
+    /// An invitation is open, now or since earlier.
+    Invited(InviteId),
+    /// It is a member now.
+    Joined,
+}
+
+/// An invitation with what it says about its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// The invitation.
+    pub row: InviteRow,
+    /// The group as it is now.
+    pub group: Arc<GroupRow>,
+}
+
+/// How a group ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupEnd {
+    /// Which.
+    pub group: ConversationId,
+    /// Handle of who ended it.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Availability of an agent as others see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// Status.
+    pub status: PresenceStatus,
+    /// At most 200 characters.
+    pub message: Option<String>,
+    /// Last socket close or manual refresh.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// What a webhook is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A message arrived.
+    Message(Arc<MessageRow>),
+    /// Anything that a socket would be told as well.
+    Frame(ToSession),
+    /// The agent itself blocked somebody.
+    Blocked {
+        /// Whom.
+        handle: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// A notice for the webhooks of one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Whose.
+    pub agent: AgentId,
+    /// Where to, all of them active and subscribed.
+    pub targets: Vec<WebhookRow>,
+    /// What.
+    pub notice: Notice,
+}
+
+/// Leases and claims by which several repliers of one agent agree on one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyCommand {
+    /// Somebody replies by hand for a while.
+    Activate {
+        /// Which session; `""` is the one without a name.
+        session: String,
+        /// For how long.
+        ttl_ms: u64,
+    },
+    /// That is over.
+    Deactivate(String),
+    /// Does somebody?
+    Ask,
+    /// Claim the answers to these messages, as many as nobody else holds before the first that somebody does.
+    Claim {
+        /// In order.
+        messages: Vec<String>,
+        /// Who claims.
+        holder: String,
+        /// Not while somebody replies by hand.
+        defer: bool,
+    },
+}
+
+/// What became of a [`ReplyCommand`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyState {
+    /// Whether somebody replies by hand, and until when at least.
+    Active(bool, Timestamp),
+    /// How many were claimed, and whether it was put off.
+    Claimed(usize, bool),
 }
 
 /// A send that the domain accepted now or earlier.
@@ -142,6 +285,8 @@ pub struct Sent {
     pub replayed: bool,
     /// Recipient's handle and backlog after a direct store.
     pub backlog: Option<(String, u32)>,
+    /// Members of a group whose inbox was full; `None` for a direct message.
+    pub skipped: Option<Vec<String>>,
 }
 
 /// Changes to an account; `None` leaves a field alone.
@@ -155,6 +300,8 @@ pub struct ProfilePatch {
     pub inbox_mode: Option<Audience>,
     /// Who may invite to groups.
     pub group_invite_policy: Option<Audience>,
+    /// Key of the uploaded picture; `Some(None)` clears.
+    pub avatar_key: Option<Option<String>>,
 }
 
 /// What a participant may read of a conversation. Obtained from its entity, so it never shows an uncommitted row.
@@ -162,6 +309,8 @@ pub struct ProfilePatch {
 pub struct ConversationView {
     /// Head as committed: messages up to `row.last_seq` are durable.
     pub row: ConversationRow,
+    /// The group, if it is one.
+    pub group: Option<Arc<GroupRow>>,
     /// First seq the caller may see.
     pub from: Seq,
 }
@@ -225,6 +374,17 @@ pub enum ToSession {
         /// Start or stop.
         start: bool,
     },
+    /// Somebody in the book came, went or changed.
+    Presence {
+        /// Who.
+        handle: String,
+        /// Now.
+        presence: Presence,
+    },
+    /// An invitation arrived.
+    Invited(Arc<Invitation>),
+    /// A group ended.
+    GroupDeleted(Box<GroupEnd>),
     /// Little is left of an allowance.
     RateWarning {
         /// Of how many.

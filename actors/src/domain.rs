@@ -22,7 +22,7 @@ use crate::api::{
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Event, Port, Reply};
 use crate::limits::Limits;
-use crate::shard::host::{Node, Ports, Sessions};
+use crate::shard::host::{Hooks, Node, Ports, Sessions};
 use crate::shard::supervisor::{Nothing, Supervisor};
 
 /// A request is answered within this, or with `TimedOut`. Below the clients' own 30 s.
@@ -73,13 +73,18 @@ macro_rules! expect_reply {
 
 impl Domain {
     /// Starts supervisor and shards on the current runtime.
-    pub async fn start(store: Arc<dyn Store>, options: DomainOptions) -> Result<Self, StartError> {
+    pub async fn start(
+        store: Arc<dyn Store>,
+        options: DomainOptions,
+        hooks: Arc<dyn Hooks>,
+    ) -> Result<Self, StartError> {
         let node = Arc::new(Node {
             store,
             region: Region::new(options.shards, ADMIT_PER_SHARD),
             ports: Ports::default(),
             sessions: Sessions::default(),
             limits: options.limits,
+            hooks,
         });
         let started = Actor::spawn(None, Supervisor, Arc::clone(&node)).await;
         let (supervisor, _) = started.map_err(|error| StartError(error.to_string()))?;
@@ -144,8 +149,9 @@ impl Domain {
         expect_reply!(reply, Reply::Account(row) => row)
     }
 
-    /// Deletes an account and frees its email's live slot.
+    /// Deletes an account, leaves its groups, and frees its email's live slot.
     pub async fn delete_agent(&self, agent: AgentId) -> Result<(), Refusal> {
+        self.leave_all_groups(agent).await?;
         let reply = self.ask_agent(agent, AgentRequest::Delete).await?;
         let row = expect_reply!(reply, Reply::Account(row) => row)?;
         self.node.store.release_email(&row.email, agent).await.map_err(|_| Refusal::TimedOut)
@@ -296,5 +302,7 @@ impl Domain {
     }
 }
 
+mod groups;
+mod social;
 #[cfg(test)]
 mod tests;

@@ -10,14 +10,17 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, MessageId, Pos, Seq};
 use schema::rows::{
-    AgentConversationRow, AgentRow, BlockRow, ContactRow, ConversationRow, InboxHeadRow, InboxRow, MessageRow,
-    ReceiptRow, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, BlockRow, ContactRow, ConversationRow, GroupRow, InboxHeadRow,
+    InboxRow, MessageRow, MuteRow, ReceiptRow, Timestamp, WebhookRow,
 };
 use schema::store::{StoreError, Write};
 
 use crate::agent::events::AgentEvent;
-use crate::api::{CallerView, ConversationView, InboxView, Refusal, Sent, SessionId, ToSession};
+use crate::api::{
+    Added, CallerView, ConversationView, Hook, InboxView, Presence, Refusal, ReplyState, Sent, SessionId, ToSession,
+};
 use crate::conversation::events::ConversationEvent;
+use crate::conversation::group::{InviteeFacts, InviterFacts};
 
 /// Where an answer goes: a pending request of this node's gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +87,26 @@ pub enum Reply {
     Acked(u32),
     /// To `mark_read`.
     Receipt(ReceiptRow),
+    /// To the two questions before somebody is added to a group.
+    Invitee(Box<InviteeFacts>),
+    /// See [`Reply::Invitee`].
+    Inviter(InviterFacts),
+    /// To adding somebody.
+    Added(Added),
+    /// To leaving: who became admin by it.
+    Left(Option<String>),
+    /// To deleting a group: when.
+    Ended(Timestamp),
+    /// To a mute; `true` when created.
+    Muted(MuteRow, bool),
+    /// To the question for mutes in force.
+    Mutes(Vec<MuteRow>),
+    /// To presence questions and changes.
+    Presence(Presence),
+    /// To the question for webhooks.
+    Webhooks(Vec<WebhookRow>),
+    /// To reply coordination.
+    Coordination(ReplyState),
 }
 
 /// What an entity asks of the store.
@@ -105,6 +128,8 @@ pub enum Read {
     Receipts(AgentId, Vec<MessageId>),
     /// Everything needed to change read or hidden state in `from..=through`.
     Unread(AgentId, UnreadRange),
+    /// Who has this agent in its book, after the last of the page before.
+    Watchers(AgentId, Option<AgentId>),
 }
 
 /// Bounds for [`Read::Unread`].
@@ -137,6 +162,8 @@ pub enum Found {
     Receipts(Vec<(MessageId, ReceiptRow)>),
     /// To [`Read::Unread`].
     Unread(Box<FoundUnread>),
+    /// To [`Read::Watchers`].
+    Watchers(Vec<AgentId>),
 }
 
 /// Messages of others in the range with their receipts, and the unread bounds outside of it.
@@ -165,6 +192,25 @@ pub struct LoadedAgent {
     pub blocks: Vec<BlockRow>,
     /// Outstanding cold threads.
     pub cold: Vec<(ConversationId, Timestamp)>,
+    /// Agents it has reported.
+    pub reported: Vec<AgentId>,
+    /// Mutes, presence, webhooks and the like.
+    pub state: Option<AgentStateRow>,
+}
+
+impl LoadedAgent {
+    /// An account with nothing else.
+    pub fn bare(row: AgentRow) -> Self {
+        Self {
+            row,
+            head: InboxHeadRow::default(),
+            contacts: Vec::new(),
+            blocks: Vec::new(),
+            cold: Vec::new(),
+            reported: Vec::new(),
+            state: None,
+        }
+    }
 }
 
 /// A conversation as stored.
@@ -172,6 +218,8 @@ pub struct LoadedAgent {
 pub struct LoadedConversation {
     /// Head.
     pub row: ConversationRow,
+    /// Members and settings, if it is a group.
+    pub group: Option<GroupRow>,
     /// Messages above the fan-out watermark.
     pub unfinished: Vec<Arc<MessageRow>>,
 }
@@ -192,6 +240,8 @@ pub struct Effects {
     pub replies: Vec<(Port, Result<Reply, Refusal>)>,
     /// Push to sockets.
     pub pushes: Vec<(SessionId, ToSession)>,
+    /// Call webhooks.
+    pub hooks: Vec<Hook>,
     /// Wake this entity at or after this time.
     pub wake_at: Option<Timestamp>,
 }

@@ -9,6 +9,34 @@ pub const REDELIVER_MS: u64 = 2_000;
 pub const BATCH_RETRY_MS: u64 = 250;
 /// Cold threads count for this long.
 pub const COLD_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Members of a group; the contract's number.
+pub const GROUP_MEMBERS_MAX: usize = 256;
+/// Webhooks per agent; the contract's number.
+pub const WEBHOOKS_MAX: usize = 10;
+/// Mutes per agent: each is looked at for every delivery.
+pub const MUTES_MAX: usize = 1_000;
+/// A manual presence without a socket fades after this; the contract's number.
+pub const PRESENCE_FADES_MS: u64 = 5 * 60 * 1_000;
+/// Agents per page of those who are told of a presence.
+pub const WATCHERS_PAGE: usize = 1_000;
+/// Invitations count for this long; the contract's number.
+pub const INVITE_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Blocks and reports count for at most this long; the contract's number.
+pub const SIGNAL_WINDOW_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Blocks restrict within this; the contract's number.
+pub const RESTRICT_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Blocks that restrict, blocks that suspend, reports that suspend; the contract's numbers.
+pub const RESTRICT_BLOCKS: usize = 15;
+/// See [`RESTRICT_BLOCKS`].
+pub const SUSPEND_BLOCKS: usize = 50;
+/// See [`RESTRICT_BLOCKS`].
+pub const SUSPEND_REPORTS: usize = 10;
+/// Signals kept per agent: several times what suspends it.
+pub const SIGNALS_MAX: usize = 500;
+/// A claim to answer a message holds for this long; the contract's number.
+pub const CLAIM_MS: u64 = 900 * 1_000;
+/// Claims and leases of one agent; beyond, the oldest go.
+pub const CLAIMS_MAX: usize = 2_000;
 /// Sockets per agent; the contract's number.
 pub const SOCKETS_MAX: usize = 20;
 /// Frames handed to a socket and not yet reported written.
@@ -39,6 +67,10 @@ pub struct Limits {
     pub requests_per_second: Option<u32>,
     /// Sends per agent.
     pub sends_per_second: Option<u32>,
+    /// Sends per group, by all members together.
+    pub group_sends_per_second: Option<u32>,
+    /// Invitations per agent in 24 h.
+    pub invites_per_day: Option<u32>,
     /// Outstanding cold threads per agent in 24 h.
     pub cold_threads: Option<u32>,
     /// Backlog from which senders are warned.
@@ -52,6 +84,8 @@ impl Default for Limits {
         Self {
             requests_per_second: Some(60),
             sends_per_second: Some(60),
+            group_sends_per_second: Some(20),
+            invites_per_day: Some(200),
             cold_threads: Some(100),
             backlog_warn: 5_000,
             backlog_max: 10_000,

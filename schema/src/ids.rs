@@ -88,6 +88,14 @@ impl ConversationId {
     }
 }
 
+/// An invitation into a group: `inv_` and 16 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InviteId(pub Key);
+
+/// A webhook: `wh_` and 16 characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WebhookId(pub Key);
+
 /// Place of a message in its conversation, from 1 without holes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
@@ -161,18 +169,27 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-impl fmt::Display for AgentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "agt_{}", self.0.as_str())
-    }
+/// Text forms of ids that are a prefix and a key.
+macro_rules! keyed_id {
+    ($type:ident, $prefix:literal, $kind:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = BadId;
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                Key::parse(text.strip_prefix($prefix).ok_or(BadId($kind))?, $kind).map(Self)
+            }
+        }
+    };
 }
 
-impl FromStr for AgentId {
-    type Err = BadId;
-    fn from_str(text: &str) -> Result<Self, BadId> {
-        Key::parse(text.strip_prefix("agt_").ok_or(BadId("agent"))?, "agent").map(Self)
-    }
-}
+keyed_id!(AgentId, "agt_", "agent");
+keyed_id!(InviteId, "inv_", "invite");
+keyed_id!(WebhookId, "wh_", "webhook");
 
 impl fmt::Display for ConversationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -279,6 +296,8 @@ mod tests {
         fn every_id_survives_its_text_form(a: [u8; 16], b: [u8; 16], group: bool, n in 1u64..) {
             let (agent, other) = (AgentId(Key::from_bytes(a)), AgentId(Key::from_bytes(b)));
             prop_assert_eq!(agent.to_string().parse(), Ok(agent));
+            prop_assert_eq!(InviteId(agent.0).to_string().parse(), Ok(InviteId(agent.0)));
+            prop_assert_eq!(WebhookId(agent.0).to_string().parse(), Ok(WebhookId(agent.0)));
             let conversation = conversation(a, group);
             prop_assert_eq!(conversation.to_string().parse(), Ok(conversation));
             let message = MessageId { conversation, seq: Seq(n) };

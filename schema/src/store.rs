@@ -13,8 +13,9 @@ use async_trait::async_trait;
 
 use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
 use crate::rows::{
-    AgentConversationRow, AgentRow, BlockRow, ContactRow, ConversationRow, EmailRow, InboxHeadRow, InboxRow,
-    MessageRow, PendingRow, ReceiptRow, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
+    GroupRow, IdempotencyRow, InboxHeadRow, InboxRow, InviteRow, MessageRow, PendingRow, ReceiptRow, ReportRow,
+    Timestamp,
 };
 
 /// Most rows that one page of any read returns.
@@ -67,8 +68,8 @@ pub enum Write {
     KeyRemove(KeyHash),
     /// A contact book entry.
     Contact(AgentId, ContactRow),
-    /// Removal from the contact book.
-    ContactRemove(AgentId, String),
+    /// Removal of this agent, with this handle, from the contact book.
+    ContactRemove(AgentId, AgentId, String),
     /// A block.
     Block(AgentId, BlockRow),
     /// End of a block.
@@ -77,6 +78,22 @@ pub enum Write {
     ColdThread(AgentId, ConversationId, Timestamp),
     /// End of it.
     ColdThreadRemove(AgentId, ConversationId),
+    /// A group beside its log.
+    Group(Box<GroupRow>),
+    /// An open invitation, in the invitee's list.
+    Invite(Box<InviteRow>),
+    /// End of the invitation of this agent into this group.
+    InviteRemove(AgentId, ConversationId),
+    /// Mutes, presence, webhooks and the like.
+    AgentState(AgentId, Box<AgentStateRow>),
+    /// A report by this agent.
+    Report(AgentId, Box<ReportRow>),
+    /// An announced file.
+    Attachment(Box<AttachmentRow>),
+    /// The attachment with this id is referenced by this message.
+    AttachmentUse(String, ConversationId, Seq),
+    /// A remembered answer of this agent.
+    Idempotency(AgentId, Box<IdempotencyRow>),
 }
 
 /// Writes of one entity that become visible together.
@@ -90,6 +107,17 @@ pub struct Batch {
 
 /// Called once, from any thread, with one outcome per batch in submission order. Must not block.
 pub type Done = Box<dyn FnOnce(Vec<Result<(), StoreError>>) + Send>;
+
+/// Commits one batch outside any entity and waits for it.
+pub async fn commit(store: &dyn Store, writes: Vec<Write>) -> Result<(), StoreError> {
+    let (answer, outcome) = tokio::sync::oneshot::channel();
+    let done: Done = Box::new(move |outcomes| {
+        // A caller that gave up does not want the answer.
+        let _ = answer.send(outcomes.into_iter().next().unwrap_or(Err(StoreError::Timeout)));
+    });
+    store.submit(vec![Batch { writes, ..Batch::default() }], done);
+    outcome.await.unwrap_or(Err(StoreError::Timeout))
+}
 
 /// Why an agent could not be created. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,6 +200,49 @@ pub trait Store: Send + Sync + 'static {
 
     /// All blocks of an agent, sorted by handle.
     async fn blocks(&self, agent: AgentId) -> Result<Vec<BlockRow>, StoreError>;
+
+    /// Agents that have `agent` in their book, in id order, after `after`, at most `limit` (≤ [`PAGE_MAX`]).
+    async fn watchers(&self, agent: AgentId, after: Option<AgentId>, limit: usize) -> Result<Vec<AgentId>, StoreError>;
+
+    /// Mutes, presence, webhooks and the like; `None` when there never was any.
+    async fn agent_state(&self, agent: AgentId) -> Result<Option<AgentStateRow>, StoreError>;
+
+    /// Agents that `agent` has reported.
+    async fn reports(&self, agent: AgentId) -> Result<Vec<ReportRow>, StoreError>;
+
+    /// All reports by (reporter, target), after a cursor that a page before returned, at most `limit`.
+    async fn all_reports(
+        &self,
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(Vec<ReportRow>, Option<Vec<u8>>), StoreError>;
+
+    /// Handles of active and restricted agents that start with `prefix`, ascending, at most `limit`.
+    async fn directory(&self, prefix: &str, limit: usize) -> Result<Vec<(String, AgentId)>, StoreError>;
+
+    /// A group beside its log.
+    async fn group(&self, id: ConversationId) -> Result<Option<GroupRow>, StoreError>;
+
+    /// Open invitations of an agent, by group.
+    async fn invites(&self, agent: AgentId) -> Result<Vec<InviteRow>, StoreError>;
+
+    /// An announced file.
+    async fn attachment(&self, id: &str) -> Result<Option<AttachmentRow>, StoreError>;
+
+    /// Messages that reference an attachment.
+    async fn attachment_uses(&self, id: &str) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// A remembered answer, expired or not.
+    async fn idempotency(&self, agent: AgentId, key: &str) -> Result<Option<IdempotencyRow>, StoreError>;
+
+    /// Creates agents in bulk, outside the email budget, all or none; the index of the first taken handle otherwise.
+    async fn create_agents(&self, rows: Vec<AgentRow>) -> Result<(), CreateAgentError>;
+
+    /// Forgets an email's budget: what it registered stays, and it may register as if it never had.
+    async fn reset_email(&self, email: &str) -> Result<(), StoreError>;
+
+    /// Removes answers remembered and codes that expired before `now` (answers: 24 h earlier); how many rows went.
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Outstanding cold threads of an agent.
     async fn cold_threads(&self, agent: AgentId) -> Result<Vec<(ConversationId, Timestamp)>, StoreError>;

@@ -1,9 +1,11 @@
 //! What can happen to an agent.
 
-use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, Pos, Seq};
-use schema::rows::Timestamp;
+use std::sync::Arc;
 
-use crate::api::{AckMode, Draft, ProfilePatch, SessionId, Target};
+use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, Pos, Seq, WebhookId};
+use schema::rows::{MuteTarget, Pause, PresenceStatus, Timestamp, WebhookRow};
+
+use crate::api::{AckMode, Draft, GroupEnd, Invitation, Presence, ProfilePatch, ReplyCommand, SessionId, Target};
 use crate::conversation::events::{Delivery, Outcome};
 use crate::effects::{Found, Port, Stored};
 
@@ -49,6 +51,56 @@ pub enum AgentRequest {
     HideConversation(ConversationId),
     /// Register a socket.
     Attach(KeyHash, SessionId, AckMode),
+    /// Its side of being added to a group by this agent.
+    InviteeFacts(AgentId),
+    /// Its side of adding this agent; sets an invitation aside until [`AgentEvent::InviteDone`].
+    InviterFacts(AgentId),
+    /// Show a group that it just created in its list.
+    OpenGroup(ConversationId),
+    /// Mute until then, or for good.
+    Mute(MuteTarget, Option<Timestamp>),
+    /// End a mute.
+    Unmute(MuteTarget),
+    /// Mutes in force, newest first.
+    Mutes,
+    /// Set its presence by hand.
+    SetPresence(PresenceStatus, Option<String>),
+    /// Its presence, as this agent may see it.
+    Presence(AgentId),
+    /// Add a webhook.
+    AddWebhook(Box<WebhookRow>),
+    /// Its webhooks, oldest first.
+    Webhooks,
+    /// Remove a webhook.
+    RemoveWebhook(WebhookId),
+    /// Report an agent that is known to exist; blocks it as well.
+    Report {
+        /// Who.
+        target: AgentId,
+        /// Its handle.
+        handle: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Agree on who replies.
+    Coordinate(ReplyCommand),
+    /// The owner pauses it, or ends that.
+    SetPause(Pause),
+    /// An operator suspends it, or ends that.
+    Suspend(bool),
+    /// An operator makes it platform-owned, or ends that.
+    SetSystem(bool),
+}
+
+/// What somebody whom this agent wrote to first did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Blocked it.
+    Block(Timestamp),
+    /// Ended its block.
+    Unblock,
+    /// Reported it.
+    Report(Timestamp),
 }
 
 /// What can happen to one agent.
@@ -107,7 +159,28 @@ pub enum AgentEvent {
         handle: String,
         /// Start or stop.
         start: bool,
+        /// In a direct conversation, where a block silences.
+        direct: bool,
     },
+    /// Somebody that may be in the book came, went or changed.
+    PeerPresence {
+        /// Who.
+        peer: AgentId,
+        /// Its handle.
+        handle: String,
+        /// Now.
+        presence: Presence,
+    },
+    /// An invitation that was set aside was used, or not.
+    InviteDone(bool),
+    /// Somebody invited this agent.
+    Invited(Arc<Invitation>),
+    /// A group that it was a member of has ended.
+    GroupGone(Box<GroupEnd>),
+    /// Somebody holds something against it.
+    Signal(AgentId, Signal),
+    /// A webhook failed for a day.
+    WebhookFailing(WebhookId),
     /// The batch in flight has this outcome.
     Stored(Stored),
     /// A read came back.

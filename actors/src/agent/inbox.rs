@@ -1,14 +1,17 @@
 //! Taking messages into the inbox and showing them to sockets.
 
+use std::sync::Arc;
+
 use schema::ids::{AgentId, ConversationId, Pos};
 use schema::rows::{
-    AgentConversationRow, ContactRow, DeliveryState, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
+    AgentConversationRow, ContactRow, DeliveryState, HookKind, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
 };
 use schema::store::Write;
 
+use super::mutes::Muted;
 use super::ops::Op;
 use super::{After, Agent, View};
-use crate::api::SessionId;
+use crate::api::{Notice, SessionId};
 use crate::conversation::events::{Delivery, PermitFacts};
 use crate::effects::{Effects, Read};
 
@@ -60,10 +63,18 @@ impl Agent {
             return;
         };
         if seq <= view.last_seq {
-            self.writer.then(After::Taken(conversation, seq));
+            self.writer.then(After::Taken { conversation, seq, skipped: false });
             return;
         }
         let own = message.sender == self.row.id;
+        if !own && delivery.peer.is_none() && self.head.backlog >= self.limits.backlog_max {
+            // A member whose inbox is full takes nothing: it is in its history, never in its sync.
+            view.last_seq = seq;
+            let view = *view;
+            self.writer.write(Write::AgentConversation(self.row.id, conversation, view));
+            self.writer.then(After::Taken { conversation, seq, skipped: true });
+            return;
+        }
         let first_or_hidden = view.last_seq.0 == 0 || view.hidden;
         (view.last_seq, view.hidden) = (seq, false);
         if !own {
@@ -82,7 +93,10 @@ impl Agent {
             self.take_from_peer(delivery);
         }
         self.note_established(now, delivery);
-        self.writer.then(After::Taken(conversation, seq));
+        if delivery.ends {
+            self.ops.push_back(Op::Expire(conversation, seq));
+        }
+        self.writer.then(After::Taken { conversation, seq, skipped: false });
     }
 
     fn take_own(&mut self, delivery: &Delivery) {
@@ -98,7 +112,7 @@ impl Agent {
     }
 
     fn take_from_peer(&mut self, delivery: &Delivery) {
-        let message: &std::sync::Arc<MessageRow> = &delivery.message;
+        let message = &delivery.message;
         let (agent, pos) = (self.row.id, self.head.last_pos.next());
         self.head.last_pos = pos;
         self.head.backlog += 1;
@@ -116,7 +130,7 @@ impl Agent {
             self.sends.cold_answered(delivery.message.conversation);
             self.writer.write(Write::ColdThreadRemove(opener, delivery.message.conversation));
         }
-        let (peer, handle) = delivery.peer.clone();
+        let Some((peer, handle)) = delivery.peer.clone() else { return };
         if !self.contacts.contains_key(&peer) && !self.blocks.contains_key(&peer) {
             let contact = ContactRow { agent: peer, handle, notes: None, added_at: now };
             self.writer.write(Write::Contact(self.row.id, contact.clone()));
@@ -139,18 +153,39 @@ impl Agent {
 
     pub(super) fn page_found(
         &mut self,
+        now: Timestamp,
         session: SessionId,
         rows: Vec<InboxRow>,
         bounds: (Pos, usize),
         fx: &mut Effects,
     ) {
         let (released, settled) = (self.released, &self.settled);
+        let muted = Muted::of(self.state.as_deref(), now);
         if let Some(session) = self.sessions.iter_mut().find(|other| other.id == session) {
-            session.page(rows, bounds, released, |pos| settled.contains(&pos), fx);
+            session.page(rows, bounds, released, |pos| settled.contains(&pos), muted, fx);
         }
         self.pages_out = self.pages_out.saturating_sub(1);
         if self.pages_out == 0 {
             self.settled.clear();
+        }
+    }
+
+    /// A delivery at this position is durable: shown live, held, or passed over.
+    pub(super) fn release(&mut self, now: Timestamp, pos: Pos, message: &Arc<MessageRow>, fx: &mut Effects) {
+        self.released = pos;
+        let held = self.row.paused == Pause::Full;
+        let muted = Muted::of(self.state.as_deref(), now).covers(message.sender, message.conversation);
+        for session in &mut self.sessions {
+            if held {
+                session.hold(); // drained, in order, when the pause ends
+            } else if muted {
+                session.pass_over(pos);
+            } else {
+                session.release(pos, message, now, fx);
+            }
+        }
+        if !muted {
+            self.call_hooks(HookKind::MessageNew, || Notice::Message(Arc::clone(message)), fx);
         }
     }
 

@@ -7,34 +7,40 @@
 //! A4  Changes of existing receipts run one after the other (`ops`), so that no delivery moves backwards (S17).
 
 pub mod events;
+mod hooks;
 mod inbox;
+mod invites;
+mod mutes;
 mod notices;
 mod ops;
+mod presence;
 mod relations;
+mod replies;
+mod requests;
 mod sends;
 mod sessions;
+pub(crate) mod standing;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
+use schema::ids::{AgentId, ConversationId, Pos, Seq};
 use schema::rows::{
-    AgentConversationRow, AgentRow, AgentStatus, BlockRow, ContactRow, InboxHeadRow, MessageRow, Pause, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, BlockRow, ContactRow, HookKind, InboxHeadRow, MessageRow, Timestamp,
 };
 use schema::store::Write;
-use subtle::ConstantTimeEq;
 
-use self::events::{AgentEvent, AgentRequest};
+use self::events::AgentEvent;
 use self::notices::Notices;
 use self::ops::Op;
-use self::sends::OutgoingSend;
+use self::replies::Replies;
 use self::sessions::Session;
 use self::writer::Writer;
-use crate::api::{AckMode, CallerView, CloseReason, InboxView, ProfilePatch, Refusal, SessionId, ToSession};
+use crate::api::{CloseReason, Refusal, ToSession};
 use crate::conversation::events::{ConversationEvent, Delivery};
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
-use crate::limits::{Bucket, Limits, SEND_FORGET_MS, SOCKETS_MAX, VIEWS_KEPT};
+use crate::limits::{Bucket, Limits, SEND_FORGET_MS, VIEWS_KEPT};
 
 /// What happens once the writes before it are durable (A1).
 #[derive(Debug)]
@@ -45,7 +51,11 @@ enum After {
     /// An own message may be echoed.
     Echo(Arc<MessageRow>),
     /// The conversation may count this member as done.
-    Taken(ConversationId, Seq),
+    Taken {
+        conversation: ConversationId,
+        seq: Seq,
+        skipped: bool,
+    },
     /// The receipt operation under way is durable.
     OpDone,
     /// A position left the backlog.
@@ -83,8 +93,16 @@ pub struct Agent {
     settled: BTreeSet<Pos>,
     pages_out: u32,
     sends: sends::Sends,
+    /// Agents it has reported.
+    reported: BTreeSet<AgentId>,
+    /// Mutes, presence, webhooks and the like: most agents have none.
+    state: Option<Box<AgentStateRow>>,
     /// Made by the first notice: most agents never need it.
     notices: Option<Box<Notices>>,
+    /// Made by the first lease or claim.
+    replies: Option<Box<Replies>>,
+    /// Invitations set aside while somebody is being added.
+    invites_aside: u32,
 }
 
 impl Agent {
@@ -106,13 +124,17 @@ impl Agent {
             settled: BTreeSet::new(),
             pages_out: 0,
             sends: sends::Sends::new(loaded.cold),
+            reported: loaded.reported.into_iter().collect(),
+            state: loaded.state.map(Box::new),
             notices: None,
+            replies: None,
+            invites_aside: 0,
         }
     }
 
     /// Nothing is under way and no socket is held: the entity can be dropped and activated again at no loss.
     pub fn is_idle(&self) -> bool {
-        self.sessions.is_empty() && self.is_quiet()
+        self.sessions.is_empty() && self.replies.is_none() && !self.is_said() && self.is_quiet()
     }
 
     /// Nothing is under way.
@@ -129,7 +151,7 @@ impl Agent {
     pub fn on(&mut self, now: Timestamp, event: AgentEvent, fx: &mut Effects) {
         match event {
             AgentEvent::Request(port, request) => self.request(now, port, request, fx),
-            AgentEvent::Detach(session) => self.sessions.retain(|other| other.id != session),
+            AgentEvent::Detach(session) => self.detach(now, session, fx),
             AgentEvent::Written(session, frames, through) => self.written(session, frames, through),
             AgentEvent::Ack(message) => self.ops.push_back(Op::Ack(vec![message])),
             AgentEvent::ReadThrough(conversation, through) => {
@@ -146,10 +168,17 @@ impl Agent {
             AgentEvent::Settled { client_msg_id, outcome } => self.send_settled(now, &client_msg_id, *outcome, fx),
             AgentEvent::Located(client_msg_id, peer) => self.located(now, client_msg_id, peer, fx),
             AgentEvent::PeerRead { conversation, reader, through, at } => {
-                self.push_all(&ToSession::Read { conversation, reader, through, at }, fx);
+                self.tell_all(HookKind::MessageRead, ToSession::Read { conversation, reader, through, at }, fx);
             }
-            AgentEvent::PeerTyping { conversation, peer, handle, start } => {
-                if !self.blocks.contains_key(&peer) {
+            AgentEvent::PeerPresence { peer, handle, presence } => self.peer_presence(peer, handle, presence, fx),
+            AgentEvent::InviteDone(sent) => self.invite_done(now, sent),
+            AgentEvent::Invited(invitation) => self.invited(now, invitation, fx),
+            AgentEvent::GroupGone(end) => self.group_gone(end, fx),
+            AgentEvent::Signal(by, signal) => self.signal(now, by, signal),
+            AgentEvent::WebhookFailing(id) => self.webhook_failing(id),
+            AgentEvent::PeerTyping { conversation, peer, handle, start, direct } => {
+                let silenced = direct && self.blocks.contains_key(&peer);
+                if !silenced && !self.muted(now).covers(peer, conversation) {
                     self.push_all(&ToSession::Typing { conversation, sender: handle, start }, fx);
                 }
             }
@@ -176,122 +205,19 @@ impl Agent {
         debug_assert!(self.released <= self.head.last_pos, "A2 {:?}", self.row.id);
     }
 
-    fn request(&mut self, now: Timestamp, port: Port, request: AgentRequest, fx: &mut Effects) {
-        match request {
-            AgentRequest::Admit(key) => {
-                let reply = self.admit(now, key);
-                fx.answer(port, reply.map(Reply::Caller));
-            }
-            AgentRequest::Send(target, draft) => self.send(now, OutgoingSend::new(port, target, *draft, now), fx),
-            AgentRequest::UpdateProfile(patch) => self.update_profile(now, port, *patch),
-            AgentRequest::ReplaceKey(key) => self.replace_key(now, port, key),
-            AgentRequest::Delete => self.delete(now, port),
-            AgentRequest::PutContact { target, handle, notes } => self.put_contact(now, port, target, handle, notes),
-            AgentRequest::Annotate(handle, notes) => self.annotate(port, &handle, notes, fx),
-            AgentRequest::RemoveContact(handle) => self.remove_contact(port, &handle, fx),
-            AgentRequest::Block(target, handle) => self.block(now, port, target, handle, fx),
-            AgentRequest::Unblock(handle) => self.unblock(port, &handle, fx),
-            AgentRequest::Inbox => {
-                let held = self.row.paused == Pause::Full;
-                let view = InboxView { through: self.released, backlog: self.head.backlog, held };
-                fx.answer(port, Ok(Reply::Inbox(view)));
-            }
-            AgentRequest::AckThrough(pos) => {
-                self.ops.push_back(Op::AckThrough { port, through: pos.min(self.released), acked: 0 });
-            }
-            AgentRequest::MarkRead(message) => self.ops.push_back(Op::MarkRead(port, message)),
-            AgentRequest::HideMessage(message) => self.ops.push_back(Op::Hide(port, message)),
-            AgentRequest::HideConversation(conversation) => self.ops.push_back(Op::HideAll(port, conversation)),
-            AgentRequest::Attach(key, session, mode) => self.attach(port, key, session, mode, fx),
-        }
-    }
-
-    fn check_key(&self, key: KeyHash) -> Result<(), Refusal> {
-        let current = bool::from(self.row.key_hash.0.ct_eq(&key.0));
-        if current && self.row.status != AgentStatus::Deleted { Ok(()) } else { Err(Refusal::Unauthorized) }
-    }
-
-    fn admit(&mut self, now: Timestamp, key: KeyHash) -> Result<CallerView, Refusal> {
-        self.check_key(key)?;
-        self.requests
-            .take(now, self.limits.requests_per_second)
-            .map_err(|retry_after_ms| Refusal::RateLimited { retry_after_ms })?;
-        Ok(CallerView { account: Arc::clone(&self.row) })
-    }
-
-    fn attach(&mut self, port: Port, key: KeyHash, session: SessionId, mode: AckMode, fx: &mut Effects) {
-        let usable = self.check_key(key).and_then(|()| match self.row.status {
-            AgentStatus::Suspended => Err(Refusal::Suspended),
-            _ => Ok(()),
-        });
-        if usable.is_ok() && self.sessions.len() >= SOCKETS_MAX {
-            fx.pushes.push((session, ToSession::Close(CloseReason::TooManySockets)));
-        } else if usable.is_ok() {
-            self.sessions.push(Session::new(session, mode));
-        }
-        fx.answer(port, usable.map(|()| Reply::Caller(CallerView { account: Arc::clone(&self.row) })));
-    }
-
-    fn update_profile(&mut self, now: Timestamp, port: Port, patch: ProfilePatch) {
-        let row = Arc::make_mut(&mut self.row);
-        if let Some(display_name) = patch.display_name {
-            row.display_name = display_name;
-        }
-        if let Some(description) = patch.description {
-            row.description = description;
-        }
-        row.inbox_mode = patch.inbox_mode.unwrap_or(row.inbox_mode);
-        row.group_invite_policy = patch.group_invite_policy.unwrap_or(row.group_invite_policy);
-        row.updated_at = now;
-        self.save_account(port);
-    }
-
-    fn replace_key(&mut self, now: Timestamp, port: Port, key: KeyHash) {
-        let row = Arc::make_mut(&mut self.row);
-        let old = std::mem::replace(&mut row.key_hash, key);
-        row.updated_at = now;
-        if old != key {
-            self.writer.write(Write::KeyRemove(old));
-        }
-        self.save_account(port);
-        self.writer.then(After::CloseAll(CloseReason::KeyRevoked));
-    }
-
-    fn delete(&mut self, now: Timestamp, port: Port) {
-        let row = Arc::make_mut(&mut self.row);
-        (row.status, row.updated_at) = (AgentStatus::Deleted, now);
-        self.save_account(port);
-        self.writer.then(After::CloseAll(CloseReason::KeyRevoked));
-    }
-
-    fn save_account(&mut self, port: Port) {
-        self.writer.write(Write::Agent(Box::new(AgentRow::clone(&self.row))));
-        self.writer.then(After::Answer(port, Ok(Reply::Account(Arc::clone(&self.row)))));
-    }
-
     /// Runs what became true (A1).
     fn run(&mut self, now: Timestamp, after: Vec<After>, fx: &mut Effects) {
         for after in after {
             match after {
                 After::Answer(port, reply) => fx.answer(port, reply),
-                After::Release(pos, message) => {
-                    self.released = pos;
-                    let held = self.row.paused == Pause::Full;
-                    for session in &mut self.sessions {
-                        if held {
-                            session.hold(); // drained, in order, when the pause ends
-                        } else {
-                            session.release(pos, &message, now, fx);
-                        }
-                    }
-                }
+                After::Release(pos, message) => self.release(now, pos, &message, fx),
                 After::Echo(message) => {
                     let released = self.released;
                     self.sessions.iter_mut().for_each(|session| session.echo(released, &message, fx));
                 }
-                After::Taken(conversation, seq) => {
+                After::Taken { conversation, seq, skipped } => {
                     let (agent, backlog) = (self.row.id, self.head.backlog);
-                    let event = ConversationEvent::Taken { agent, seq, backlog };
+                    let event = ConversationEvent::Taken { agent, seq, backlog, skipped };
                     fx.tells.push(Event::Conversation(conversation, event));
                 }
                 After::OpDone => self.op = None,
@@ -303,8 +229,12 @@ impl Agent {
                 }
                 After::Tell(event) => fx.tells.push(event),
                 After::CloseAll(reason) => {
+                    let before = self.presence(now);
                     let sessions = std::mem::take(&mut self.sessions);
                     fx.pushes.extend(sessions.iter().map(|session| (session.id, ToSession::Close(reason))));
+                    if !sessions.is_empty() {
+                        self.went(now, &before, fx);
+                    }
                 }
             }
         }
@@ -313,9 +243,10 @@ impl Agent {
     fn found(&mut self, now: Timestamp, found: Found, fx: &mut Effects) {
         match found {
             Found::AgentConversation(conversation, view) => self.view_found(now, conversation, view),
-            Found::InboxFor(session, rows, through, limit) => self.page_found(session, rows, (through, limit), fx),
+            Found::InboxFor(session, rows, through, limit) => self.page_found(now, session, rows, (through, limit), fx),
             Found::Replay(_, key, message) => self.replay_found(now, &key, message, fx),
             found @ (Found::Inbox(_) | Found::Receipts(_) | Found::Unread(_)) => self.op_found(now, found),
+            Found::Watchers(watchers) => self.watchers_found(now, &watchers, fx),
             Found::Agent(_) | Found::Conversation(_) => debug_assert!(false, "E2: only the shard activates"),
         }
     }
@@ -323,6 +254,9 @@ impl Agent {
     fn wake(&mut self, now: Timestamp, fx: &mut Effects) {
         self.writer.retry(fx);
         self.sessions.iter_mut().for_each(|session| session.unstall(now));
+        self.expire_mutes(now, fx);
+        self.fade(now, fx);
+        self.forget_replies(now, fx);
         self.sends.forget(now);
         if !self.sends.is_empty() {
             fx.wake(now.plus_ms(SEND_FORGET_MS));
@@ -330,6 +264,15 @@ impl Agent {
         if self.views.len() > VIEWS_KEPT && self.writer.is_idle() && self.op.is_none() {
             self.views.retain(|_, view| matches!(view, View::Loading(_)));
         }
+    }
+
+    fn state_mut(&mut self) -> &mut AgentStateRow {
+        self.state.get_or_insert_default()
+    }
+
+    fn save_state(&mut self) {
+        let row = self.state.clone().unwrap_or_default();
+        self.writer.write(Write::AgentState(self.row.id, row));
     }
 
     fn view_read(&self, conversation: ConversationId) -> Read {

@@ -4,11 +4,13 @@
 //! V2  Typing is relayed once per second, conversation and direction; the rest is dropped without a word.
 //! V3  A warning comes at most every 10 s, when a fifth or less of an allowance is left.
 
+use std::sync::Arc;
+
 use schema::ids::ConversationId;
-use schema::rows::{Pause, Timestamp};
+use schema::rows::{HookKind, Pause, Timestamp};
 
 use super::Agent;
-use crate::api::ToSession;
+use crate::api::{GroupEnd, Invitation, Notice, ToSession};
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, Event};
 use crate::limits::{TYPING_EVERY_MS, WARNING_EVERY_MS};
@@ -39,6 +41,22 @@ impl Agent {
         }
     }
 
+    /// Sockets and webhooks are told.
+    pub(super) fn tell_all(&self, kind: HookKind, frame: ToSession, fx: &mut Effects) {
+        self.push_all(&frame, fx);
+        self.call_hooks(kind, || Notice::Frame(frame), fx);
+    }
+
+    pub(super) fn invited(&self, now: Timestamp, invitation: Arc<Invitation>, fx: &mut Effects) {
+        if !self.muted(now).covers(invitation.row.inviter, invitation.row.group) {
+            self.tell_all(HookKind::GroupInvite, ToSession::Invited(invitation), fx);
+        }
+    }
+
+    pub(super) fn group_gone(&self, end: Box<GroupEnd>, fx: &mut Effects) {
+        self.tell_all(HookKind::GroupDeleted, ToSession::GroupDeleted(end), fx);
+    }
+
     /// Warns the sockets when a send has left little of an allowance.
     pub(super) fn warn(&mut self, now: Timestamp, fx: &mut Effects) {
         if self.sessions.is_empty() || now.ms_since(self.notices.get_or_insert_default().warned_at) < WARNING_EVERY_MS {
@@ -63,7 +81,7 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use schema::ids::{AgentId, Key, KeyHash, Seq};
-    use schema::rows::{AgentRow, InboxHeadRow, MessageRow, MessageType};
+    use schema::rows::{AgentRow, MessageRow, MessageType};
 
     use super::*;
     use crate::agent::events::{AgentEvent, AgentRequest};
@@ -76,9 +94,7 @@ mod tests {
 
     fn agent(limits: Limits) -> Agent {
         let row = AgentRow::new(AgentId(Key::from_bytes([1; 16])), "alice", "a@b.c", KEY, Timestamp(1));
-        let (contacts, blocks, cold) = (Vec::new(), Vec::new(), Vec::new());
-        let mut agent =
-            Agent::activate(LoadedAgent { row, head: InboxHeadRow::default(), contacts, blocks, cold }, limits.into());
+        let mut agent = Agent::activate(LoadedAgent::bare(row), limits.into());
         let attach = AgentRequest::Attach(KEY, SessionId(1), AckMode::OnWrite);
         agent.on(Timestamp(1), AgentEvent::Request(Port(1), attach), &mut Effects::default());
         agent
@@ -112,7 +128,7 @@ mod tests {
             content: "{}".to_owned(),
             metadata: "{}".to_owned(),
             mentions: Vec::new(),
-            attachment_id: None,
+            attachment: None,
         };
         step(agent, now, AgentEvent::Request(Port(2), AgentRequest::Send(Target::Agent(peer()), Box::new(draft))));
         let message = MessageRow {
@@ -127,7 +143,7 @@ mod tests {
             mentions: Vec::new(),
             created_at: Timestamp(now),
         };
-        let outcome = Ok(Settled { message: message.into(), replayed: false, backlog: None });
+        let outcome = Ok(Settled { message: message.into(), replayed: false, backlog: None, skipped: None });
         let settled = AgentEvent::Settled { client_msg_id: key.to_owned(), outcome: Box::new(outcome) };
         let warning = |(_, frame)| match frame {
             ToSession::RateWarning { limit, remaining, .. } => Some((limit, remaining)),

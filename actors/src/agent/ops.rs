@@ -17,19 +17,29 @@ use crate::limits::ACK_PAGE;
 #[derive(Debug)]
 pub(super) enum Op {
     Ack(Vec<MessageId>),
-    AckThrough { port: Port, through: Pos, acked: u32 },
+    AckThrough {
+        port: Port,
+        through: Pos,
+        acked: u32,
+    },
     MarkRead(Port, MessageId),
     ReadThrough(ConversationId, Seq),
     Hide(Port, MessageId),
     HideAll(Port, ConversationId),
+    /// The conversation shows in the list, although nothing was written in it yet.
+    Open(Port, ConversationId),
+    /// Deliveries of a conversation before this seq leave the backlog unseen.
+    Expire(ConversationId, Seq),
 }
 
 impl Op {
     fn conversation(&self) -> Option<ConversationId> {
         match self {
             Self::MarkRead(_, message) | Self::Hide(_, message) => Some(message.conversation),
-            Self::ReadThrough(conversation, _) | Self::HideAll(_, conversation) => Some(*conversation),
-            Self::Ack(_) | Self::AckThrough { .. } => None,
+            Self::ReadThrough(conversation, _) | Self::HideAll(_, conversation) | Self::Open(_, conversation) => {
+                Some(*conversation)
+            }
+            Self::Ack(_) | Self::AckThrough { .. } | Self::Expire(..) => None,
         }
     }
 }
@@ -60,8 +70,9 @@ impl Agent {
             Op::AckThrough { through, .. } => Read::Inbox(agent, Pos(0), *through, ACK_PAGE),
             Op::MarkRead(_, message) | Op::Hide(_, message) => unread(message.conversation, message.seq, message.seq),
             Op::ReadThrough(conversation, through) => unread(*conversation, Seq(0), *through),
+            Op::Expire(..) => Read::Inbox(agent, Pos(0), self.head.last_pos, self.limits.backlog_max as usize + 1),
             // An empty range: only the view is wanted.
-            Op::HideAll(_, conversation) => unread(*conversation, Seq(1), Seq(0)),
+            Op::HideAll(_, conversation) | Op::Open(_, conversation) => unread(*conversation, Seq(1), Seq(0)),
         }
     }
 
@@ -96,6 +107,17 @@ impl Agent {
                 self.hide_all(conversation);
                 self.writer.then(After::Answer(port, Ok(Reply::Done)));
                 Op::HideAll(port, conversation)
+            }
+            (Op::Open(port, conversation), Found::Unread(_)) => {
+                if let Some(View::Known(view)) = self.views.get(&conversation) {
+                    self.writer.write(Write::AgentConversation(self.row.id, conversation, *view));
+                }
+                self.writer.then(After::Answer(port, Ok(Reply::Done)));
+                Op::Open(port, conversation)
+            }
+            (Op::Expire(conversation, before), Found::Inbox(rows)) => {
+                self.expire(conversation, before, rows);
+                Op::Expire(conversation, before)
             }
             (op, _) => {
                 debug_assert!(false, "O1: an answer to another question");
@@ -142,6 +164,22 @@ impl Agent {
                 self.advance(now, message, receipt, DeliveryState::Delivered);
             }
         }
+    }
+
+    /// The conversation ended: what waits in it is dropped. The receipt says delivered, at no time; no client sees it.
+    fn expire(&mut self, conversation: ConversationId, before: Seq, rows: Vec<InboxRow>) {
+        let waiting = rows.into_iter().filter(|row| {
+            let message = &row.message;
+            message.conversation == conversation && message.seq < before
+        });
+        for row in waiting {
+            let receipt = ReceiptRow { pos: Some(row.pos), state: DeliveryState::Delivered, ..ReceiptRow::default() };
+            self.head.backlog = self.head.backlog.saturating_sub(1);
+            self.writer.write(Write::InboxRemove(self.row.id, row.pos));
+            self.writer.write(Write::Receipt(self.row.id, conversation, row.message.seq, receipt));
+            self.writer.then(After::Settled(row.pos));
+        }
+        self.writer.write(Write::InboxHead(self.row.id, self.head));
     }
 
     fn ack_page(&mut self, now: Timestamp, port: Port, (through, acked): (Pos, u32), rows: Vec<InboxRow>) -> Op {

@@ -1,11 +1,12 @@
 //! Contact book and block list.
 
 use schema::ids::AgentId;
-use schema::rows::{BlockRow, ContactRow, Timestamp};
+use schema::rows::{BlockRow, ContactRow, HookKind, Timestamp};
 use schema::store::Write;
 
 use super::{After, Agent};
-use crate::api::Refusal;
+use crate::agent::events::Signal;
+use crate::api::{Notice, Refusal};
 use crate::effects::{Effects, Port, Reply};
 
 impl Agent {
@@ -46,7 +47,7 @@ impl Agent {
             return fx.answer(port, Err(Refusal::NoRelation));
         };
         self.contacts.remove(&target);
-        self.writer.write(Write::ContactRemove(self.row.id, handle.to_owned()));
+        self.writer.write(Write::ContactRemove(self.row.id, target, handle.to_owned()));
         self.writer.then(After::Answer(port, Ok(Reply::Done)));
     }
 
@@ -55,9 +56,16 @@ impl Agent {
             return fx.answer(port, Err(Refusal::AlreadyBlocked));
         }
         let block = BlockRow { agent: target, handle, blocked_at: now };
-        self.blocks.insert(target, block.clone());
-        self.writer.write(Write::Block(self.row.id, block.clone()));
+        self.put_block(block.clone(), fx);
+        self.accuse(target, Signal::Block(now));
         self.writer.then(After::Answer(port, Ok(Reply::Block(block))));
+    }
+
+    pub(super) fn put_block(&mut self, block: BlockRow, fx: &mut Effects) {
+        let (handle, at) = (block.handle.clone(), block.blocked_at);
+        self.writer.write(Write::Block(self.row.id, block.clone()));
+        self.blocks.insert(block.agent, block);
+        self.call_hooks(HookKind::ContactBlocked, || Notice::Blocked { handle, at }, fx);
     }
 
     pub(super) fn unblock(&mut self, port: Port, handle: &str, fx: &mut Effects) {
@@ -66,6 +74,7 @@ impl Agent {
         };
         self.blocks.remove(&target);
         self.writer.write(Write::BlockRemove(self.row.id, handle.to_owned()));
+        self.accuse(target, Signal::Unblock);
         self.writer.then(After::Answer(port, Ok(Reply::Done)));
     }
 }

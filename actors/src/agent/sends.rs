@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId};
+use schema::ids::{AgentId, ConversationId, ConversationKind};
 use schema::rows::{MessageRow, Pause, Timestamp};
 
 use super::Agent;
@@ -122,9 +122,14 @@ impl Agent {
         };
         match send.target {
             Target::Agent(peer) if peer == self.row.id => self.refuse_unless_replayed(key, Refusal::SelfTarget, fx),
-            Target::Agent(peer) => self.forward_to(now, key, peer, fx),
+            Target::Agent(peer) => {
+                self.forward_to(now, key, ConversationId::direct(self.row.id, peer), Some(peer), fx);
+            }
             Target::UnknownAgent => self.refuse_unless_replayed(key, Refusal::AgentNotFound, fx),
             Target::UnknownConversation => self.refuse_unless_replayed(key, Refusal::ConversationNotFound, fx),
+            Target::Conversation(group) if group.kind == ConversationKind::Group => {
+                self.forward_to(now, key, group, None, fx);
+            }
             Target::Conversation(conversation) => {
                 let event = ConversationEvent::Locate { sender: self.row.id, client_msg_id: key.to_owned() };
                 fx.tells.push(Event::Conversation(conversation, event));
@@ -134,19 +139,28 @@ impl Agent {
 
     pub(super) fn located(&mut self, now: Timestamp, key: String, peer: Option<AgentId>, fx: &mut Effects) {
         match peer {
-            Some(peer) => self.forward_to(now, &key, peer, fx),
+            Some(peer) => {
+                self.forward_to(now, &key, ConversationId::direct(self.row.id, peer), Some(peer), fx);
+            }
             None => self.refuse_unless_replayed(&key, Refusal::ConversationNotFound, fx),
         }
     }
 
-    fn forward_to(&mut self, now: Timestamp, key: &str, peer: AgentId, fx: &mut Effects) {
+    fn forward_to(
+        &mut self,
+        now: Timestamp,
+        key: &str,
+        conversation: ConversationId,
+        peer: Option<AgentId>,
+        fx: &mut Effects,
+    ) {
         let cold_slot = self.sends.cold_slot(now, self.limits.cold_threads);
         let per_second = self.limits.sends_per_second;
         let Some(send) = self.sends.under_way.get_mut(key) else {
             return;
         };
         let rate = if send.charged { Ok(()) } else { self.sends.rate.take(now, per_second) };
-        if cold_slot.is_ok() && !send.reserved {
+        if peer.is_some() && cold_slot.is_ok() && !send.reserved {
             send.reserved = true;
             self.sends.reserved += 1;
         }
@@ -157,11 +171,10 @@ impl Agent {
             status: self.row.status,
             paused: self.row.paused,
             is_system: self.row.is_system,
-            blocks_peer: self.blocks.contains_key(&peer),
+            blocks_peer: peer.is_some_and(|peer| self.blocks.contains_key(&peer)),
             cold_slot,
             rate,
         };
-        let conversation = ConversationId::direct(self.row.id, peer);
         let draft = Box::new(send.draft.clone());
         fx.tells
             .push(Event::Conversation(conversation, ConversationEvent::Send { sender: Box::new(sender), peer, draft }));
@@ -205,6 +218,7 @@ impl Agent {
             message: settled.message,
             replayed: settled.replayed,
             backlog: settled.backlog.filter(|(_, count)| *count >= warn),
+            skipped: settled.skipped,
         });
         for port in send.ports {
             fx.answer(port, reply.clone().map(Reply::Sent));

@@ -8,6 +8,8 @@
 //! S3  A socket is shown positions in increasing order. Live rows go straight to a socket only while it lags behind
 //!     nothing; otherwise they wait in the store like the rest of the backlog.
 //! S4  An echo keeps its place among the deliveries: on a lagging socket it waits until those before it were shown.
+//! S5  A muted delivery is passed over; when its mute ends the socket goes back to it. What is still open on the socket
+//!     is not shown a second time.
 //! S15 Nothing is dropped for a full window: it stays stored, and the socket lags.
 
 use std::collections::VecDeque;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use schema::ids::{MessageId, Pos};
 use schema::rows::{InboxRow, MessageRow, Timestamp};
 
+use super::mutes::Muted;
 use crate::api::{AckMode, CloseReason, SessionId, ToSession};
 use crate::effects::Effects;
 use crate::limits::{ECHOES_MAX, FEED_PAGE, STALL_MS, UNWRITTEN_MAX};
@@ -35,6 +38,10 @@ pub(super) struct Session {
     /// Frames beyond the window that stalls let through.
     bonus: u32,
     full_since: Option<Timestamp>,
+    /// Lowest muted delivery that was passed over.
+    passed_over: Option<Pos>,
+    /// To be fed again from `passed_over` on.
+    going_back: bool,
     /// Own messages that wait for the position they follow.
     echoes: VecDeque<(Pos, Arc<MessageRow>)>,
 }
@@ -52,6 +59,8 @@ impl Session {
             open: VecDeque::new(),
             bonus: 0,
             full_since: None,
+            passed_over: None,
+            going_back: false,
             echoes: VecDeque::new(),
         }
     }
@@ -76,6 +85,21 @@ impl Session {
         self.show(pos, message, false, fx);
     }
 
+    /// A delivery from a muted source became durable.
+    pub(super) fn pass_over(&mut self, pos: Pos) {
+        if !self.lagging {
+            self.cursor = pos;
+            self.passed_over.get_or_insert(pos);
+        }
+    }
+
+    /// A mute ended: what was passed over comes before anything newer.
+    pub(super) fn go_back(&mut self) {
+        if self.passed_over.is_some() {
+            (self.lagging, self.going_back) = (true, true);
+        }
+    }
+
     /// A delivery became durable that must not be pushed now.
     pub(super) fn hold(&mut self) {
         self.lagging = true;
@@ -98,6 +122,12 @@ impl Session {
         if !self.lagging || self.reading {
             return None;
         }
+        // Without acks, what was written is known by the highest place alone: that has to be settled first.
+        let settled = self.open.is_empty() || matches!(self.mode, AckMode::Explicit { .. });
+        if let Some(from) = self.passed_over.filter(|_| self.going_back && settled) {
+            self.cursor = self.cursor.min(Pos(from.0.saturating_sub(1)));
+            (self.passed_over, self.going_back) = (None, false);
+        }
         let credit = self.credit().min(FEED_PAGE);
         if credit == 0 {
             self.watch_stall(now, fx);
@@ -114,22 +144,31 @@ impl Session {
         (through, limit): (Pos, usize),
         released: Pos,
         settled: impl Fn(Pos) -> bool,
+        muted: Muted<'_>,
         fx: &mut Effects,
     ) {
         self.reading = false;
         let complete = rows.len() < limit;
         for row in rows {
             self.flush_echoes(row.pos, fx);
-            if row.pos > self.cursor && !settled(row.pos) {
-                self.show(row.pos, &row.message, true, fx);
+            if row.pos > self.cursor && !settled(row.pos) && !self.is_open(row.pos) {
+                if muted.covers(row.message.sender, row.message.conversation) {
+                    self.passed_over.get_or_insert(row.pos);
+                } else {
+                    self.show(row.pos, &row.message, true, fx);
+                }
             }
             self.cursor = self.cursor.max(row.pos);
         }
         if complete {
             self.cursor = self.cursor.max(through);
             self.flush_echoes(through.next(), fx);
-            self.lagging = through < released || !self.echoes.is_empty();
+            self.lagging = through < released || !self.echoes.is_empty() || self.going_back;
         }
+    }
+
+    fn is_open(&self, pos: Pos) -> bool {
+        self.open.binary_search_by_key(&pos, |(pos, _)| *pos).is_ok()
     }
 
     /// Shows the echoes that belong before a position.
@@ -150,7 +189,8 @@ impl Session {
         debug_assert!(pos > self.cursor, "S3 {pos:?} after {:?}", self.cursor);
         self.cursor = pos;
         self.unwritten += 1;
-        self.open.push_back((pos, MessageId { conversation: message.conversation, seq: message.seq }));
+        let at = self.open.partition_point(|(open, _)| *open < pos);
+        self.open.insert(at, (pos, MessageId { conversation: message.conversation, seq: message.seq }));
         fx.pushes.push((self.id, frame(message, Some(pos), drained)));
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use schema::ids::{AgentId, Seq};
 use schema::rows::{AgentStatus, Audience, MessageRow, Pause};
 
+use super::group::{Actor, GroupCommand};
+use crate::agent::events::Signal;
 use crate::api::{Draft, Refusal};
 use crate::effects::{Found, Port, Stored};
 
@@ -53,10 +55,19 @@ pub enum ConversationEvent {
     Send {
         /// The sender's side of the gates.
         sender: Box<SenderFacts>,
-        /// The other member of a direct conversation.
-        peer: AgentId,
+        /// The other member of a direct conversation; `None` in a group.
+        peer: Option<AgentId>,
         /// The message.
         draft: Box<Draft>,
+    },
+    /// A change of a group.
+    Group {
+        /// Where the answer goes.
+        port: Port,
+        /// Who wants it.
+        actor: Actor,
+        /// What.
+        command: Box<GroupCommand>,
     },
     /// The sender's agent found this message under a repeated key: settle it when its deliveries are durable.
     Confirm(Arc<MessageRow>),
@@ -84,6 +95,17 @@ pub enum ConversationEvent {
         seq: Seq,
         /// Its backlog now.
         backlog: u32,
+        /// Its inbox was full, so that it took nothing.
+        skipped: bool,
+    },
+    /// A member blocks or reports the other, or ends that.
+    Accuse {
+        /// Who.
+        by: AgentId,
+        /// Whom.
+        target: AgentId,
+        /// What.
+        signal: Signal,
     },
     /// A request for the caller's view.
     View(Port, AgentId),
@@ -109,12 +131,14 @@ pub enum ConversationEvent {
 pub struct Delivery {
     /// The message.
     pub message: Arc<MessageRow>,
-    /// The other member of a direct conversation, as the addressee sees it.
-    pub peer: (AgentId, String),
+    /// The other member of a direct conversation, as the addressee sees it; `None` in a group.
+    pub peer: Option<(AgentId, String)>,
     /// It is the sender's outstanding cold message.
     pub cold: bool,
     /// The thread is established with this message; who opened it.
     pub established: Option<AgentId>,
+    /// The group ends with this message: what waits before it is dropped.
+    pub ends: bool,
 }
 
 /// How a send ended, for the sender's agent.
@@ -129,4 +153,6 @@ pub struct Settled {
     pub replayed: bool,
     /// Recipient's handle and backlog.
     pub backlog: Option<(String, u32)>,
+    /// Handles of members whose inbox was full; `None` in a direct conversation.
+    pub skipped: Option<Vec<String>>,
 }

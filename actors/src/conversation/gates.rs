@@ -26,7 +26,7 @@ pub fn judge(
     sender: &SenderFacts,
     thread: Thread,
     recipient: Option<&PermitFacts>,
-    has_attachment: bool,
+    attachment_usable: bool,
     backlog_max: u32,
 ) -> Result<bool, Refusal> {
     if sender.paused != Pause::None {
@@ -49,8 +49,7 @@ pub fn judge(
     if recipient.backlog >= backlog_max {
         return Err(Refusal::RecipientBacklogged { handle: handle(), undelivered: recipient.backlog });
     }
-    // Attachments cannot be uploaded yet, so none can be referenced.
-    if has_attachment { Err(Refusal::AttachmentNotFound) } else { Ok(cold && !sender.is_system) }
+    if attachment_usable { Ok(cold && !sender.is_system) } else { Err(Refusal::AttachmentNotFound) }
 }
 
 fn judge_cold(sender: &SenderFacts, thread: Thread, recipient: &PermitFacts) -> Result<(), Refusal> {
@@ -101,8 +100,8 @@ mod tests {
     fn the_first_failing_gate_answers() {
         let (mut sender, mut recipient) = facts();
         let mut thread = Thread { established: false, is_reply: false, cold: None };
-        let check = |s: &SenderFacts, t: Thread, r: &PermitFacts| judge(s, t, Some(r), true, 10).expect_err("refused");
-        assert_eq!(judge(&sender, thread, Some(&recipient), false, 10), Ok(true));
+        let check = |s: &SenderFacts, t: Thread, r: &PermitFacts| judge(s, t, Some(r), false, 10).expect_err("refused");
+        assert_eq!(judge(&sender, thread, Some(&recipient), true, 10), Ok(true));
         assert_eq!(check(&sender, thread, &recipient), Refusal::AttachmentNotFound);
         recipient.backlog = 10;
         assert!(matches!(check(&sender, thread, &recipient), Refusal::RecipientBacklogged { undelivered: 10, .. }));
@@ -131,10 +130,10 @@ mod tests {
         sender.status = AgentStatus::Restricted;
         let established = Thread { established: true, is_reply: false, cold: None };
         recipient.inbox_mode = Audience::ContactsOnly;
-        assert_eq!(judge(&sender, established, Some(&recipient), false, 10), Ok(false));
+        assert_eq!(judge(&sender, established, Some(&recipient), true, 10), Ok(false));
         recipient.has_contact = true;
         let fresh = Thread { established: false, is_reply: false, cold: None };
-        assert_eq!(judge(&sender, fresh, Some(&recipient), false, 10), Ok(false));
+        assert_eq!(judge(&sender, fresh, Some(&recipient), true, 10), Ok(false));
     }
 
     #[test]
@@ -143,6 +142,6 @@ mod tests {
         sender.cold_slot = Err(5);
         sender.status = AgentStatus::Restricted;
         let opened = Thread { established: false, is_reply: true, cold: None };
-        assert_eq!(judge(&sender, opened, Some(&recipient), false, 10), Ok(false));
+        assert_eq!(judge(&sender, opened, Some(&recipient), true, 10), Ok(false));
     }
 }

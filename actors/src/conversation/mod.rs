@@ -1,5 +1,7 @@
 //! A conversation: the log of its messages and the fan-out to its members. A state machine without I/O.
 //!
+//! `log` appends, `fanout` delivers, `gates` judges direct sends, `group` changes members and settings.
+//!
 //! L1  `seq` is taken and stored in one step; a refused or failed send takes none (contract S1).
 //! L2  One message per (sender, client_msg_id): drafts in hand are unique by it, and the stored replay record is read
 //!     before a draft is judged (contract S5).
@@ -9,23 +11,31 @@
 //! L5  Members are told messages in seq order, and only after the append is durable.
 //! L6  A batch that may have been applied is submitted until the store says that it was: giving its seqs back could
 //!     store two messages under one.
+//! L7  Who takes a message is a function of its seq and the member rows ([`MemberRow::takes`]), so a repeat after a crash
+//!     goes to exactly those who belonged when it was stored.
 
 pub mod events;
+mod fanout;
 pub mod gates;
+pub mod group;
+mod log;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, Seq};
-use schema::rows::{ColdRow, ConversationRow, MemberRow, MessageRow, Timestamp};
-use schema::store::{StoreError, Write};
+use schema::ids::{AgentId, ConversationId, ConversationKind, Seq};
+use schema::rows::{ColdRow, ConversationRow, GroupRow, MemberRow, MessageRow, Pause, Role, Timestamp};
+use schema::store::Write;
 
-use self::events::{ConversationEvent, Delivery, PermitFacts, SenderFacts, Settled};
+use self::events::{ConversationEvent, PermitFacts, SenderFacts, Settled};
+use self::fanout::{FanOut, settle};
 use self::gates::{Thread, judge};
+use self::log::{Body, InFlight, NextBatch};
 use crate::agent::events::AgentEvent;
+use crate::agent::standing::counted;
 use crate::api::{ConversationView, Draft, Refusal};
-use crate::effects::{Effects, Event, Found, LoadedConversation, Read, Reply, Stored};
-use crate::limits::{BATCH_RETRY_MS, FANOUT_MAX, Limits, REDELIVER_MS};
+use crate::effects::{Effects, Event, Found, LoadedConversation, Read, Reply};
+use crate::limits::{Bucket, FANOUT_MAX, Limits, REDELIVER_MS};
 
 type DraftKey = (AgentId, String);
 
@@ -33,72 +43,78 @@ type DraftKey = (AgentId, String);
 #[derive(Debug)]
 struct Waiting {
     sender: SenderFacts,
-    peer: AgentId,
+    /// The other member of a direct conversation; `None` in a group.
+    peer: Option<AgentId>,
     draft: Draft,
     replay_checked: bool,
     permit: Option<Option<PermitFacts>>,
 }
 
-/// A judged message between its append and its last delivery.
-#[derive(Debug)]
-struct FanOut {
-    message: Arc<MessageRow>,
-    cold: bool,
-    established: bool,
-    waiting_for: Vec<AgentId>,
-    backlog: Option<(AgentId, u32)>,
-    replayed: bool,
+/// Head and group as one: what is durable, or what will be.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    row: ConversationRow,
+    group: Option<Arc<GroupRow>>,
 }
 
-/// One batch on its way to the store.
-#[derive(Debug)]
-struct InFlight {
-    writes: Vec<Write>,
-    messages: Vec<FanOut>,
-    /// To be submitted again.
-    retry: bool,
-    /// Some attempt had an unknown outcome, so no later refusal can prove that the batch was not applied (L6).
-    maybe_applied: bool,
+impl Head {
+    fn members(&self) -> &[MemberRow] {
+        self.group.as_ref().map_or(&self.row.members, |group| &group.members)
+    }
 }
 
 /// The entity.
 #[derive(Debug)]
 pub struct Conversation {
     id: ConversationId,
-    limits: Limits,
+    limits: Arc<Limits>,
     /// As durable.
-    committed: Option<ConversationRow>,
+    committed: Option<Head>,
     /// As it will be once everything assigned is durable.
-    assigned: Option<ConversationRow>,
+    assigned: Option<Head>,
     waiting: HashMap<DraftKey, Waiting>,
     in_flight: Option<InFlight>,
-    /// Judged while a batch was in flight: the next one.
-    next: Vec<FanOut>,
+    /// Judged while a batch was in flight.
+    next: NextBatch,
     fan_out: BTreeMap<Seq, FanOut>,
     fanned_out: Seq,
+    /// What members together may send to a group.
+    rate: Bucket,
 }
 
 impl Conversation {
     /// An active conversation from what is stored; repeats unfinished deliveries (L4).
-    pub fn activate(id: ConversationId, loaded: Option<LoadedConversation>, limits: Limits, fx: &mut Effects) -> Self {
-        let (row, unfinished) = loaded.map(|loaded| (loaded.row, loaded.unfinished)).unzip();
-        let fanned_out = row.as_ref().map_or(Seq(0), |row: &ConversationRow| row.fanned_out);
+    pub fn activate(
+        id: ConversationId,
+        loaded: Option<LoadedConversation>,
+        limits: Arc<Limits>,
+        fx: &mut Effects,
+    ) -> Self {
+        let (head, unfinished) = loaded
+            .map(|loaded| (Head { row: loaded.row, group: loaded.group.map(Arc::new) }, loaded.unfinished))
+            .unzip();
         let mut this = Self {
             id,
             limits,
-            committed: row.clone(),
-            assigned: row,
+            fanned_out: head.as_ref().map_or(Seq(0), |head: &Head| head.row.fanned_out),
+            committed: head.clone(),
+            assigned: head,
             waiting: HashMap::new(),
             in_flight: None,
-            next: Vec::new(),
+            next: NextBatch::default(),
             fan_out: BTreeMap::new(),
-            fanned_out,
+            rate: Bucket::default(),
         };
         for message in unfinished.unwrap_or_default() {
-            let row = this.committed.as_ref();
-            let cold = row.and_then(|row| row.cold).is_some_and(|cold| cold.sender == message.sender);
-            let established = row.is_some_and(|row| row.established);
-            let fan_out = FanOut { message, cold, established, waiting_for: Vec::new(), backlog: None, replayed: true };
+            let mut fan_out = FanOut::new(message);
+            fan_out.replayed = true;
+            if let Some(head) = &this.committed {
+                let message = &fan_out.message;
+                fan_out.cold = head.row.cold.is_some_and(|cold| cold.sender == message.sender);
+                fan_out.established = head.row.established;
+                let ended = head.group.as_ref().is_some_and(|group| group.deleted.is_some());
+                fan_out.ends = ended && message.seq == head.row.last_seq;
+            }
             this.begin_fan_out(fan_out, fx);
         }
         this
@@ -113,15 +129,20 @@ impl Conversation {
     pub fn on(&mut self, now: Timestamp, event: ConversationEvent, fx: &mut Effects) {
         match event {
             ConversationEvent::Send { sender, peer, draft } => self.send(*sender, peer, *draft, fx),
+            ConversationEvent::Group { port, actor, command } => self.command(now, port, actor, *command, fx),
             ConversationEvent::Locate { sender, client_msg_id } => {
-                let member = self.peer_of(sender).map(|(peer, _)| peer);
-                fx.tells.push(Event::Agent(sender, AgentEvent::Located(client_msg_id, member)));
+                fx.tells.push(Event::Agent(sender, AgentEvent::Located(client_msg_id, self.peer_of(sender))));
             }
             ConversationEvent::Permit { sender, client_msg_id, facts } => {
                 self.permit((sender, client_msg_id), facts.map(|facts| *facts), now, fx);
             }
-            ConversationEvent::Taken { agent, seq, backlog } => self.taken(agent, seq, backlog, fx),
+            ConversationEvent::Taken { agent, seq, backlog, skipped } => self.taken(agent, seq, backlog, skipped, fx),
             ConversationEvent::Confirm(message) => self.settle_replay(message, fx),
+            ConversationEvent::Accuse { by, target, signal } => {
+                let opened_by =
+                    self.committed.as_ref().filter(|head| head.row.last_seq > Seq(0)).map(|head| head.row.opened_by);
+                fx.tells.extend(opened_by.and_then(|opener| counted(opener, target, by, signal)));
+            }
             ConversationEvent::View(port, caller) => fx.answer(port, self.view(caller)),
             ConversationEvent::Typing { sender, handle, start } => self.typing(sender, handle, start, fx),
             ConversationEvent::Stored(outcome) => self.stored(now, outcome, fx),
@@ -137,23 +158,30 @@ impl Conversation {
         self.assert_ordered();
     }
 
-    fn send(&mut self, sender: SenderFacts, peer: AgentId, draft: Draft, fx: &mut Effects) {
+    /// Messages whose deliveries are not all durable.
+    fn unfinished(&self) -> usize {
+        let in_flight = self.in_flight.as_ref().map_or(0, |batch| batch.messages.len());
+        self.waiting.len() + in_flight + self.next.messages.len() + self.fan_out.len()
+    }
+
+    fn send(&mut self, sender: SenderFacts, peer: Option<AgentId>, draft: Draft, fx: &mut Effects) {
         let key = (sender.agent, draft.client_msg_id.clone());
         let under_way = |fan_out: &FanOut| fan_out.message.sender == key.0 && fan_out.message.client_msg_id == key.1;
         let in_flight = self.in_flight.iter().flat_map(|batch| &batch.messages);
         // L2: its answer is already on the way, to the agent and not to this one attempt.
-        if self.waiting.contains_key(&key) || in_flight.chain(&self.next).chain(self.fan_out.values()).any(under_way) {
+        if self.waiting.contains_key(&key)
+            || in_flight.chain(&self.next.messages).chain(self.fan_out.values()).any(under_way)
+        {
             return;
         }
-        let in_flight = self.in_flight.as_ref().map_or(0, |batch| batch.messages.len());
-        if self.waiting.len() + in_flight + self.next.len() + self.fan_out.len() >= FANOUT_MAX {
+        if self.unfinished() >= FANOUT_MAX {
             return settle(sender.agent, key.1, Err(Refusal::Unavailable), fx);
         }
         fx.reads.push(Read::Replay(key.0, key.1.clone()));
-        fx.tells.push(Event::Agent(
-            peer,
-            AgentEvent::PermitAsked { conversation: self.id, sender: key.0, client_msg_id: key.1.clone() },
-        ));
+        if let Some(peer) = peer {
+            let event = AgentEvent::PermitAsked { conversation: self.id, sender: key.0, client_msg_id: key.1.clone() };
+            fx.tells.push(Event::Agent(peer, event));
+        }
         self.waiting.insert(key, Waiting { sender, peer, draft, replay_checked: false, permit: None });
     }
 
@@ -184,11 +212,12 @@ impl Conversation {
             fan_out.replayed = true;
             return;
         }
-        if self.committed.as_ref().is_none_or(|row| message.seq > row.last_seq) {
+        if self.committed.as_ref().is_none_or(|head| message.seq > head.row.last_seq) {
             return; // its batch is still under way, and so is its answer
         }
         let (sender, key) = (message.sender, message.client_msg_id.clone());
-        settle(sender, key, Ok(Settled { message, replayed: true, backlog: None }), fx);
+        let skipped = (self.id.kind == ConversationKind::Group).then(Vec::new);
+        settle(sender, key, Ok(Settled { message, replayed: true, backlog: None, skipped }), fx);
     }
 
     fn permit(&mut self, key: DraftKey, facts: Option<PermitFacts>, now: Timestamp, fx: &mut Effects) {
@@ -199,32 +228,34 @@ impl Conversation {
     }
 
     fn judge_if_complete(&mut self, key: DraftKey, now: Timestamp, fx: &mut Effects) {
-        let complete = |waiting: &Waiting| waiting.replay_checked && waiting.permit.is_some();
+        let complete =
+            |waiting: &Waiting| waiting.replay_checked && (waiting.peer.is_none() || waiting.permit.is_some());
         if !self.waiting.get(&key).is_some_and(complete) {
             return;
         }
         let Some(waiting) = self.waiting.remove(&key) else {
             return;
         };
+        let Some(peer) = waiting.peer else { return self.judge_for_group(waiting, now, fx) };
         let recipient = waiting.permit.flatten();
-        let row = self.assigned.as_ref();
+        let row = self.assigned.as_ref().map(|head| &head.row);
         let thread = Thread {
             established: row.is_some_and(|row| row.established),
             is_reply: row.is_some_and(|row| row.opened_by != key.0),
             cold: row.and_then(|row| row.cold).map(|cold| (cold.sender, cold.since)),
         };
-        let attachment = waiting.draft.attachment_id.is_some();
+        let attachment = waiting.draft.attachment.as_ref().is_none_or(|attachment| attachment.usable);
         let verdict = judge(&waiting.sender, thread, recipient.as_ref(), attachment, self.limits.backlog_max);
         match (verdict, recipient) {
             (Ok(cold), Some(recipient)) => {
-                self.append(waiting.sender, (waiting.peer, recipient.handle), waiting.draft, cold, now, fx);
+                self.append_direct(waiting.sender, (peer, recipient.handle), waiting.draft, cold, now, fx);
             }
             (Ok(_), None) => settle(key.0, key.1, Err(Refusal::AgentNotFound), fx),
             (Err(refusal), _) => settle(key.0, key.1, Err(refusal), fx),
         }
     }
 
-    fn append(
+    fn append_direct(
         &mut self,
         sender: SenderFacts,
         peer: (AgentId, String),
@@ -233,164 +264,118 @@ impl Conversation {
         now: Timestamp,
         fx: &mut Effects,
     ) {
-        let row = self.assigned.get_or_insert_with(|| new_row(self.id, &sender, &peer, now));
-        // Time in a log never runs backwards, whatever the clock does.
-        let created_at = now.max(row.last_message_at);
-        row.last_seq = row.last_seq.next();
-        row.last_message_at = created_at;
-        let replies = !row.established && row.last_seq > Seq(1) && row.opened_by != sender.agent;
+        let (id, author) = (self.id, sender.agent);
+        let head = self.assigned.get_or_insert_with(|| Head { row: new_row(id, &sender, &peer, now), group: None });
+        let (established, opened_by) = (head.row.established, head.row.opened_by);
+        let replies = !established && head.row.last_seq > Seq(0) && opened_by != author;
+        self.append_draft(sender, draft, &[peer.1], now);
+        let (Some(head), Some(fan_out)) = (&mut self.assigned, self.next.messages.last_mut()) else { return };
+        (fan_out.cold, fan_out.established) = (cold, replies);
         if replies {
-            (row.established, row.cold) = (true, None);
+            (head.row.established, head.row.cold) = (true, None);
         } else if cold {
-            row.cold = Some(ColdRow { sender: sender.agent, since: created_at });
+            head.row.cold = Some(ColdRow { sender: author, since: fan_out.message.created_at });
         }
-        let is_member = |handle: &String| *handle == peer.1;
-        let message = Arc::new(MessageRow {
-            conversation: self.id,
-            seq: row.last_seq,
-            sender: sender.agent,
-            sender_handle: sender.handle,
-            client_msg_id: draft.client_msg_id,
-            kind: draft.kind,
-            content: draft.content,
-            metadata: draft.metadata,
-            mentions: draft.mentions.into_iter().filter(is_member).collect(),
-            created_at,
-        });
-        self.next.push(FanOut {
-            message,
-            cold,
-            established: replies,
-            waiting_for: Vec::new(),
-            backlog: None,
-            replayed: false,
-        });
         self.commit_next(fx);
     }
 
-    /// Starts the next batch unless one is in flight (E1).
-    fn commit_next(&mut self, fx: &mut Effects) {
-        if self.in_flight.is_some() || self.next.is_empty() {
-            return;
-        }
-        let messages = std::mem::take(&mut self.next);
-        let mut writes: Vec<Write> =
-            messages.iter().map(|fan_out| Write::Message(Arc::clone(&fan_out.message))).collect();
-        if let Some(row) = &mut self.assigned {
-            row.fanned_out = self.fanned_out;
-            writes.push(Write::Conversation(Box::new(row.clone())));
-        }
-        fx.writes = Some(writes.clone());
-        self.in_flight = Some(InFlight { writes, messages, retry: false, maybe_applied: false });
-    }
-
-    fn stored(&mut self, now: Timestamp, outcome: Stored, fx: &mut Effects) {
-        match outcome {
-            Ok(()) => {
-                let Some(batch) = self.in_flight.take() else { return };
-                if let Some(Write::Conversation(row)) = batch.writes.into_iter().next_back() {
-                    self.committed = Some(*row);
-                }
-                for message in batch.messages {
-                    self.begin_fan_out(message, fx);
-                }
+    fn judge_for_group(&mut self, waiting: Waiting, now: Timestamp, fx: &mut Effects) {
+        let (sender, key) = (waiting.sender.agent, waiting.draft.client_msg_id.clone());
+        match self.group_gates(&waiting, now) {
+            Ok(handles) => {
+                self.append_draft(waiting.sender, waiting.draft, &handles, now);
                 self.commit_next(fx);
             }
-            // Certainly not applied: everything assigned since is given back (L1).
-            Err(StoreError::Unavailable(_)) if !self.in_flight.as_ref().is_some_and(|batch| batch.maybe_applied) => {
-                let batch = self.in_flight.take();
-                let failed = batch.into_iter().flat_map(|batch| batch.messages).chain(self.next.drain(..));
-                for fan_out in failed {
-                    let (sender, key) = (fan_out.message.sender, fan_out.message.client_msg_id.clone());
-                    settle(sender, key, Err(Refusal::Unavailable), fx);
-                }
-                self.assigned.clone_from(&self.committed);
-            }
-            // Unknown outcome: only the same batch again can make it known (L6, W4).
-            Err(_) => {
-                if let Some(batch) = &mut self.in_flight {
-                    (batch.retry, batch.maybe_applied) = (true, true);
-                }
-                fx.wake(now.plus_ms(BATCH_RETRY_MS));
-            }
+            Err(refusal) => settle(sender, key, Err(refusal), fx),
         }
     }
 
-    fn begin_fan_out(&mut self, mut fan_out: FanOut, fx: &mut Effects) {
-        let Some(row) = &self.committed else { return };
-        fan_out.waiting_for = row.members.iter().map(|member| member.agent).collect();
-        for member in &row.members {
-            tell_delivery(row, member, &fan_out, fx);
+    /// The gates of a group send, in the contract's order; the handles that a mention may name.
+    fn group_gates(&mut self, waiting: &Waiting, now: Timestamp) -> Result<Vec<String>, Refusal> {
+        let sender = &waiting.sender;
+        if sender.paused != Pause::None {
+            return Err(Refusal::PausedByOwner);
         }
-        self.fan_out.insert(fan_out.message.seq, fan_out);
+        let group = self.assigned.as_ref().and_then(|head| head.group.as_ref());
+        let group = group.ok_or(Refusal::ConversationNotFound)?;
+        group::open_to(group, sender.agent)?;
+        sender.rate.map_err(|retry_after_ms| Refusal::RateLimited { retry_after_ms })?;
+        let per_second = self.limits.group_sends_per_second;
+        self.rate.take(now, per_second).map_err(|retry_after_ms| Refusal::GroupLimit { retry_after_ms })?;
+        if waiting.draft.attachment.as_ref().is_some_and(|attachment| !attachment.usable) {
+            self.rate.give_back(per_second);
+            return Err(Refusal::AttachmentNotFound);
+        }
+        if waiting.draft.mentions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let others = group.active().filter(|member| member.agent != sender.agent);
+        Ok(others.map(|member| member.handle.clone()).collect())
     }
 
-    fn taken(&mut self, agent: AgentId, seq: Seq, backlog: u32, fx: &mut Effects) {
-        let Some(fan_out) = self.fan_out.get_mut(&seq) else {
-            return;
+    fn append_draft(&mut self, sender: SenderFacts, draft: Draft, handles: &[String], now: Timestamp) {
+        let body = Body {
+            sender: (sender.agent, sender.handle),
+            client_msg_id: Some(draft.client_msg_id),
+            kind: draft.kind,
+            content: draft.content,
+            metadata: draft.metadata,
+            mentions: draft.mentions.into_iter().filter(|handle| handles.contains(handle)).collect(),
         };
-        fan_out.waiting_for.retain(|waiting| *waiting != agent);
-        if agent != fan_out.message.sender {
-            fan_out.backlog = Some((agent, backlog));
-        }
-        // Settled in seq order, so that `fanned_out` is a watermark and not a set.
-        while let Some(entry) = self.fan_out.first_entry() {
-            if !entry.get().waiting_for.is_empty() {
-                break;
-            }
-            let done = entry.remove();
-            self.fanned_out = self.fanned_out.max(done.message.seq);
-            let handle = |agent: AgentId| self.committed.as_ref().and_then(|row| handle_of(row, agent));
-            let backlog = done.backlog.and_then(|(agent, count)| Some((handle(agent)?, count)));
-            let (sender, key) = (done.message.sender, done.message.client_msg_id.clone());
-            settle(sender, key, Ok(Settled { message: done.message, replayed: done.replayed, backlog }), fx);
-        }
-    }
-
-    /// Repeats what was not answered: the addressee's shard may have restarted, or the batch's outcome is unknown.
-    fn wake(&mut self, fx: &mut Effects) {
-        if let Some(batch) = self.in_flight.as_mut().filter(|batch| batch.retry) {
-            batch.retry = false;
-            fx.writes = Some(batch.writes.clone());
-        }
-        let Some(row) = &self.committed else { return };
-        for fan_out in self.fan_out.values() {
-            for member in row.members.iter().filter(|member| fan_out.waiting_for.contains(&member.agent)) {
-                tell_delivery(row, member, fan_out, fx);
-            }
+        let seq = self.append(body, now);
+        if let (Some(attachment), Some(seq)) = (draft.attachment, seq) {
+            self.next.rows.push(Write::AttachmentUse(attachment.id, self.id, seq));
         }
     }
 
     fn view(&self, caller: AgentId) -> Result<Reply, Refusal> {
-        let row = self.committed.as_ref().ok_or(Refusal::ConversationNotFound)?;
-        let member = row.members.iter().find(|member| member.agent == caller).ok_or(Refusal::ConversationNotFound)?;
-        Ok(Reply::Conversation(Box::new(ConversationView { row: row.clone(), from: member.joined_at_seq })))
+        let head = self.committed.as_ref().ok_or(Refusal::ConversationNotFound)?;
+        if let Some(group) = &head.group {
+            group::open_to(group, caller)?;
+        }
+        let member = head.members().iter().find(|member| member.agent == caller && member.is_active());
+        let from = member.ok_or(Refusal::ConversationNotFound)?.joined_at_seq;
+        Ok(Reply::Conversation(Box::new(ConversationView { row: head.row.clone(), group: head.group.clone(), from })))
     }
 
     fn typing(&self, sender: AgentId, handle: String, start: bool, fx: &mut Effects) {
-        if let Some((peer, _)) = self.peer_of(sender) {
-            let event = AgentEvent::PeerTyping { conversation: self.id, peer: sender, handle, start };
-            fx.tells.push(Event::Agent(peer, event));
+        let Some(head) = &self.committed else { return };
+        let mut active = head.members().iter().filter(|member| member.is_active());
+        let ended = head.group.as_ref().is_some_and(|group| group.deleted.is_some());
+        if ended || !active.clone().any(|member| member.agent == sender) {
+            return;
         }
+        let direct = head.group.is_none();
+        active.by_ref().filter(|member| member.agent != sender).for_each(|member| {
+            let handle = handle.clone();
+            let event = AgentEvent::PeerTyping { conversation: self.id, peer: sender, handle, start, direct };
+            fx.tells.push(Event::Agent(member.agent, event));
+        });
     }
 
-    /// The other member, if `agent` is one.
-    fn peer_of(&self, agent: AgentId) -> Option<(AgentId, String)> {
-        let row = self.committed.as_ref()?;
+    /// The other member of a direct conversation, if `agent` is one.
+    fn peer_of(&self, agent: AgentId) -> Option<AgentId> {
+        let row = &self.committed.as_ref()?.row;
         row.members.iter().find(|member| member.agent == agent)?;
-        let peer = row.members.iter().find(|member| member.agent != agent)?;
-        Some((peer.agent, peer.handle.clone()))
+        row.members.iter().find(|member| member.agent != agent).map(|peer| peer.agent)
     }
 
     fn assert_ordered(&self) {
-        let last = |row: &Option<ConversationRow>| row.as_ref().map_or(Seq(0), |row| row.last_seq);
+        let last = |head: &Option<Head>| head.as_ref().map_or(Seq(0), |head| head.row.last_seq);
         debug_assert!(last(&self.committed) <= last(&self.assigned), "L1 {:?}", self.id);
         debug_assert!(self.fanned_out <= last(&self.committed), "L4 {:?}", self.id);
     }
 }
 
 fn new_row(id: ConversationId, sender: &SenderFacts, peer: &(AgentId, String), now: Timestamp) -> ConversationRow {
-    let member = |agent, handle: &str| MemberRow { agent, handle: handle.to_owned(), joined_at_seq: Seq(1) };
+    let member = |agent, handle: &str| MemberRow {
+        agent,
+        handle: handle.to_owned(),
+        joined_at_seq: Seq(1),
+        role: Role::Member,
+        joined_at: now,
+        left_at_seq: None,
+    };
     ConversationRow {
         id,
         members: vec![member(sender.agent, &sender.handle), member(peer.0, &peer.1)],
@@ -402,25 +387,4 @@ fn new_row(id: ConversationId, sender: &SenderFacts, peer: &(AgentId, String), n
         created_at: now,
         last_message_at: now,
     }
-}
-
-fn handle_of(row: &ConversationRow, agent: AgentId) -> Option<String> {
-    row.members.iter().find(|member| member.agent == agent).map(|member| member.handle.clone())
-}
-
-fn tell_delivery(row: &ConversationRow, to: &MemberRow, fan_out: &FanOut, fx: &mut Effects) {
-    let Some(peer) = row.members.iter().find(|member| member.agent != to.agent) else {
-        return;
-    };
-    let delivery = Delivery {
-        message: Arc::clone(&fan_out.message),
-        peer: (peer.agent, peer.handle.clone()),
-        cold: fan_out.cold,
-        established: fan_out.established.then_some(row.opened_by),
-    };
-    fx.tells.push(Event::Agent(to.agent, AgentEvent::Deliver(Box::new(delivery))));
-}
-
-fn settle(sender: AgentId, client_msg_id: String, outcome: Result<Settled, Refusal>, fx: &mut Effects) {
-    fx.tells.push(Event::Agent(sender, AgentEvent::Settled { client_msg_id, outcome: Box::new(outcome) }));
 }

@@ -6,6 +6,7 @@ use schema::rows::{MessageType, Timestamp};
 
 use super::*;
 use crate::effects::Found;
+use crate::shard::host::NoHooks;
 
 fn account(n: u8) -> AgentRow {
     let (id, key) = (AgentId(Key::from_bytes([n; 16])), KeyHash([n; 32]));
@@ -19,7 +20,7 @@ fn draft(key: &str) -> Draft {
         content: r#"{"text":"x"}"#.to_owned(),
         metadata: "{}".to_owned(),
         mentions: Vec::new(),
-        attachment_id: None,
+        attachment: None,
     }
 }
 
@@ -29,7 +30,7 @@ async fn domain() -> (Domain, AgentRow, AgentRow) {
     store.create_agent(a.clone(), None, None).await.expect("fresh store");
     store.create_agent(b.clone(), None, None).await.expect("fresh store");
     let options = DomainOptions { shards: 1, ..DomainOptions::default() };
-    (Domain::start(store, options).await.expect("starts"), a, b)
+    (Domain::start(store, options, Arc::new(NoHooks)).await.expect("starts"), a, b)
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::{Outbox, Shard, ShardEvent, reads};
-use crate::api::{CloseReason, Refusal, SessionId, ToSession};
+use crate::api::{CloseReason, Hook, Refusal, SessionId, ToSession};
 use crate::effects::{EntityId, Event, Port, Read, Reply};
 use crate::limits::Limits;
 
@@ -116,6 +116,22 @@ pub struct Node {
     pub sessions: Sessions,
     /// Numbers.
     pub limits: Limits,
+    /// Who calls webhooks.
+    pub hooks: Arc<dyn Hooks>,
+}
+
+/// Calls webhooks; lives in the gateway, which knows JSON and HTTP.
+pub trait Hooks: Send + Sync + 'static {
+    /// Takes a notice for delivery. Never blocks.
+    fn call(&self, hook: Hook);
+}
+
+/// Calls nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn call(&self, _: Hook) {}
 }
 
 impl std::fmt::Debug for Node {
@@ -246,6 +262,9 @@ fn carry_out(myself: &ActorRef<ShardEvent>, state: &HostState, out: Outbox) {
     }
     for (session, frame) in out.pushes {
         node.sessions.push(session, frame);
+    }
+    for hook in out.hooks {
+        node.hooks.call(hook);
     }
     for event in out.tells {
         node.tell(event);

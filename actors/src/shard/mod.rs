@@ -16,7 +16,7 @@ use schema::store::{Batch, Fence};
 
 use crate::agent::Agent;
 use crate::agent::events::{AgentEvent, AgentRequest};
-use crate::api::{Refusal, SessionId, ToSession};
+use crate::api::{Hook, Refusal, SessionId, ToSession};
 use crate::conversation::Conversation;
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, EntityId, Event, Found, Port, Read, Reply, Stored};
@@ -35,6 +35,8 @@ pub struct Outbox {
     pub replies: Vec<(Port, Result<Reply, Refusal>)>,
     /// Frames.
     pub pushes: Vec<(SessionId, ToSession)>,
+    /// Calls of webhooks.
+    pub hooks: Vec<Hook>,
 }
 
 /// What happens to a shard.
@@ -128,7 +130,7 @@ impl Shard {
                         | AgentEvent::Written(..)
                         | AgentEvent::Settled { .. }
                         | AgentEvent::Located(..)
-                        | AgentEvent::PeerRead { .. }
+                        | AgentEvent::InviteDone(false)
                         | AgentEvent::PeerTyping { .. }
                 ) | Event::Conversation(
                     _,
@@ -178,7 +180,7 @@ impl Shard {
             }
             (EntityId::Conversation(id), Found::Conversation(loaded)) => {
                 let loaded = loaded.map(|loaded| *loaded);
-                State::Conversation(Box::new(Conversation::activate(id, loaded, *self.limits, &mut fx)))
+                State::Conversation(Box::new(Conversation::activate(id, loaded, Arc::clone(&self.limits), &mut fx)))
             }
             (_, Found::Agent(_)) => return self.nobody(id, out),
             (EntityId::Agent(agent), found) => {
@@ -261,6 +263,7 @@ impl Shard {
         out.tells.extend(fx.tells);
         out.replies.extend(fx.replies);
         out.pushes.extend(fx.pushes);
+        out.hooks.extend(fx.hooks);
         if let Some(at) = fx.wake_at {
             self.wake_at(id, at, false);
         }

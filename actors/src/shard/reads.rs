@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, MessageId, Seq};
+use schema::ids::{AgentId, ConversationId, ConversationKind, MessageId, Seq};
 use schema::rows::{DeliveryState, MessageRow, ReceiptRow};
 use schema::store::{PAGE_MAX, Store, StoreError};
 
 use crate::effects::{Found, FoundUnread, LoadedAgent, LoadedConversation, Read, UnreadRange};
+use crate::limits::WATCHERS_PAGE;
 
 /// Runs one read to its end.
 pub async fn run(store: &dyn Store, read: Read) -> Result<Found, StoreError> {
@@ -23,6 +24,7 @@ pub async fn run(store: &dyn Store, read: Read) -> Result<Found, StoreError> {
         }
         Read::Inbox(agent, after, through, limit) => Found::Inbox(store.inbox(agent, after, through, limit).await?),
         Read::Receipts(agent, messages) => Found::Receipts(receipts(store, agent, messages).await?),
+        Read::Watchers(agent, after) => Found::Watchers(store.watchers(agent, after, WATCHERS_PAGE).await?),
         Read::Unread(agent, range) => Found::Unread(Box::new(unread(store, agent, range).await?)),
     })
 }
@@ -37,6 +39,8 @@ async fn agent(store: &dyn Store, id: AgentId) -> Result<Option<Box<LoadedAgent>
         contacts: store.contacts(id).await?,
         blocks: store.blocks(id).await?,
         cold: store.cold_threads(id).await?,
+        reported: store.reports(id).await?.into_iter().map(|report| report.target).collect(),
+        state: store.agent_state(id).await?,
     })))
 }
 
@@ -44,8 +48,12 @@ async fn conversation(store: &dyn Store, id: ConversationId) -> Result<Option<Bo
     let Some(row) = store.conversation(id).await? else {
         return Ok(None);
     };
+    let group = match id.kind {
+        ConversationKind::Group => store.group(id).await?,
+        ConversationKind::Direct => None,
+    };
     let unfinished = store.messages_up(id, row.fanned_out.next(), row.last_seq, PAGE_MAX).await?;
-    Ok(Some(Box::new(LoadedConversation { row, unfinished })))
+    Ok(Some(Box::new(LoadedConversation { row, group, unfinished })))
 }
 
 async fn replay(store: &dyn Store, sender: AgentId, key: &str) -> Result<Option<Arc<MessageRow>>, StoreError> {

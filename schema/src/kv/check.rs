@@ -11,8 +11,8 @@ use super::keys::{self, Table};
 use super::{Direction, Engine, KvStore};
 use crate::ids::{AgentId, ConversationId, Pos, Seq};
 use crate::rows::{
-    AgentConversationRow, AgentRow, BlockRow, ContactRow, ConversationRow, EmailRow, InboxHeadRow, InboxRow,
-    MessageRow, PendingRow, ReceiptRow, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
+    GroupRow, IdempotencyRow, InboxHeadRow, InviteRow, MessageRow, PendingRow, ReceiptRow, ReportRow, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -86,12 +86,12 @@ impl<E: Engine> KvStore<E> {
                 let found = self.engine.get(&keys::message(id, seq))?.is_some();
                 Ok((!found).then(|| format!("a replay record names {id} seq {}, which is not there", seq.0)))
             }
-            Table::KeyHash | Table::Handle => {
+            Table::KeyHash | Table::Handle | Table::Directory => {
                 let agent: AgentId = keys::decode(key, value)?;
                 let found = self.engine.get(&keys::agent(agent))?.is_some();
                 Ok((!found).then(|| format!("an index of {} names {agent}, which is not there", table.name())))
             }
-            Table::Inbox => decodes::<InboxRow>(key, value),
+            Table::Inbox => self.delivery(key, value).map(|_| None),
             Table::Receipt => decodes::<ReceiptRow>(key, value),
             Table::AgentConversation => decodes::<AgentConversationRow>(key, value),
             Table::Agent => decodes::<AgentRow>(key, value),
@@ -100,6 +100,14 @@ impl<E: Engine> KvStore<E> {
             Table::Contact => decodes::<ContactRow>(key, value),
             Table::Block => decodes::<BlockRow>(key, value),
             Table::ColdThread => decodes::<Timestamp>(key, value),
+            Table::Group => decodes::<GroupRow>(key, value),
+            Table::Invite => self.judge_invite(&keys::decode(key, value)?),
+            Table::Watcher => decodes::<()>(key, value),
+            Table::AgentState => decodes::<AgentStateRow>(key, value),
+            Table::Report => decodes::<ReportRow>(key, value),
+            Table::Attachment => decodes::<AttachmentRow>(key, value),
+            Table::AttachmentUse => decodes::<(ConversationId, Seq)>(key, value),
+            Table::Idempotency => decodes::<IdempotencyRow>(key, value),
         }
     }
 
@@ -108,6 +116,12 @@ impl<E: Engine> KvStore<E> {
         let (last, next) = (row.last_seq, row.last_seq.next());
         let agrees = (last == Seq(0) || there(last)?) && !there(next)?;
         Ok((!agrees).then(|| format!("{} says that seq {} is its last, and its log does not", row.id, last.0)))
+    }
+
+    fn judge_invite(&self, row: &InviteRow) -> Result<Option<String>, StoreError> {
+        let group = self.row::<GroupRow>(&keys::group(row.group))?;
+        let agrees = group.is_some_and(|group| group.invites.contains(row));
+        Ok((!agrees).then(|| format!("{} is an invitation that {} does not know", row.id, row.group)))
     }
 
     fn judge_inbox(&self, key: &[u8], head: InboxHeadRow) -> Result<Option<String>, StoreError> {

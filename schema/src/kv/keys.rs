@@ -8,11 +8,13 @@
 //! K2  Table bytes are part of the format: never reused, never renumbered.
 //! K3  Text ends a key and is UTF-8, so `prefix + 0xFF` is above every key that starts with `prefix`.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, Pos, Seq};
-use crate::rows::EmailRow;
+use crate::rows::{AgentStatus, EmailRow, InboxRow};
 use crate::store::{StoreError, Write};
 
 /// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
@@ -36,10 +38,19 @@ pub(super) enum Table {
     Block = 13,
     ColdThread = 14,
     Replay = 15,
+    Group = 16,
+    Invite = 17,
+    Watcher = 18,
+    AgentState = 19,
+    Report = 20,
+    Directory = 21,
+    Attachment = 22,
+    AttachmentUse = 23,
+    Idempotency = 24,
 }
 
 impl Table {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 24] = [
         Self::Message,
         Self::Conversation,
         Self::Inbox,
@@ -55,6 +66,15 @@ impl Table {
         Self::Block,
         Self::ColdThread,
         Self::Replay,
+        Self::Group,
+        Self::Invite,
+        Self::Watcher,
+        Self::AgentState,
+        Self::Report,
+        Self::Directory,
+        Self::Attachment,
+        Self::AttachmentUse,
+        Self::Idempotency,
     ];
 
     /// The table of a key.
@@ -81,6 +101,15 @@ impl Table {
             Self::Block => "blocks",
             Self::ColdThread => "cold threads",
             Self::Replay => "replay records",
+            Self::Group => "groups",
+            Self::Invite => "invitations",
+            Self::Watcher => "watchers",
+            Self::AgentState => "agent states",
+            Self::Report => "reports",
+            Self::Directory => "directory entries",
+            Self::Attachment => "attachments",
+            Self::AttachmentUse => "uses of attachments",
+            Self::Idempotency => "remembered answers",
         }
     }
 }
@@ -123,25 +152,64 @@ pub(super) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreErro
             KvOp::put(message(row.conversation, row.seq), row)?
         }
         Write::Conversation(row) => KvOp::put(conversation(row.id), row)?,
-        Write::Inbox(agent, row) => KvOp::put(inbox(*agent, row.pos), row)?,
+        Write::Inbox(agent, row) => KvOp::put(inbox(*agent, row.pos), &InboxValue::of(row))?,
         Write::InboxRemove(agent, pos) => KvOp::Remove(inbox(*agent, *pos)),
         Write::InboxHead(agent, row) => KvOp::put(inbox_head(*agent), row)?,
         Write::Receipt(agent, id, seq, row) => KvOp::put(receipt(*agent, *id, *seq), row)?,
         Write::AgentConversation(agent, id, row) => KvOp::put(agent_conversation(*agent, *id), row)?,
         Write::Agent(row) => {
             ops.push(KvOp::put(key_hash(row.key_hash), &row.id)?);
+            let listed = matches!(row.status, AgentStatus::Active | AgentStatus::Restricted);
+            let entry = directory(&row.handle);
+            ops.push(if listed { KvOp::put(entry, &row.id)? } else { KvOp::Remove(entry) });
             KvOp::put(agent(row.id), row)?
         }
         Write::KeyRemove(hash) => KvOp::Remove(key_hash(*hash)),
-        Write::Contact(agent, row) => KvOp::put(contact(*agent, &row.handle), row)?,
-        Write::ContactRemove(agent, handle) => KvOp::Remove(contact(*agent, handle)),
+        Write::Contact(agent, row) => {
+            ops.push(KvOp::put(watcher(row.agent, *agent), &())?);
+            KvOp::put(contact(*agent, &row.handle), row)?
+        }
+        Write::ContactRemove(agent, target, handle) => {
+            ops.push(KvOp::Remove(watcher(*target, *agent)));
+            KvOp::Remove(contact(*agent, handle))
+        }
         Write::Block(agent, row) => KvOp::put(block(*agent, &row.handle), row)?,
         Write::BlockRemove(agent, handle) => KvOp::Remove(block(*agent, handle)),
         Write::ColdThread(agent, id, since) => KvOp::put(cold_thread(*agent, *id), since)?,
         Write::ColdThreadRemove(agent, id) => KvOp::Remove(cold_thread(*agent, *id)),
+        Write::Group(row) => KvOp::put(group(row.id), row)?,
+        Write::Invite(row) => KvOp::put(invite(row.agent, row.group), row)?,
+        Write::InviteRemove(agent, group) => KvOp::Remove(invite(*agent, *group)),
+        Write::AgentState(agent, row) => KvOp::put(agent_state(*agent), row)?,
+        Write::Report(agent, row) => KvOp::put(report(*agent, &row.handle), row)?,
+        Write::Attachment(row) => KvOp::put(attachment(&row.id), row)?,
+        Write::AttachmentUse(id, at, seq) => KvOp::put(attachment_use(id, *at, *seq), &(at, seq))?,
+        Write::Idempotency(agent, row) => KvOp::put(idempotency(*agent, &row.key), row)?,
     };
     ops.push(op);
     Ok(())
+}
+
+/// Longest body that is copied into each delivery; a larger one is stored once, in the log, and referred to.
+const COPIED_MAX: usize = 1_024;
+
+/// A delivery as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum InboxValue<'a> {
+    /// With its message.
+    Whole(Cow<'a, InboxRow>),
+    /// By the place of its message, which was durable before any delivery of it was made.
+    Refers(Pos, ConversationId, Seq),
+}
+
+impl<'a> InboxValue<'a> {
+    fn of(row: &'a InboxRow) -> Self {
+        let message = &row.message;
+        if message.content.len() + message.metadata.len() <= COPIED_MAX {
+            return Self::Whole(Cow::Borrowed(row));
+        }
+        Self::Refers(row.pos, message.conversation, message.seq)
+    }
 }
 
 /// A put of an email row.
@@ -184,6 +252,13 @@ pub(super) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<Convers
 /// Reads the agent that follows the table byte.
 pub(super) fn leading_agent(key: &[u8]) -> Result<AgentId, StoreError> {
     let id = key.get(1..17).and_then(|id| std::str::from_utf8(id).ok()).and_then(|id| format!("agt_{id}").parse().ok());
+    id.ok_or_else(|| StoreError::Corrupt(format!("key {} names no agent", hex::encode(key))))
+}
+
+/// Reads the agent that ends a key.
+pub(super) fn trailing_agent(key: &[u8]) -> Result<AgentId, StoreError> {
+    let id = key.last_chunk::<16>().and_then(|id| std::str::from_utf8(id).ok());
+    let id = id.and_then(|id| format!("agt_{id}").parse().ok());
     id.ok_or_else(|| StoreError::Corrupt(format!("key {} names no agent", hex::encode(key))))
 }
 
@@ -259,4 +334,62 @@ pub(super) fn cold_threads(agent: AgentId) -> Vec<u8> {
 
 pub(super) fn replay(sender: AgentId, client_msg_id: &str) -> Vec<u8> {
     key(Table::Replay, &[sender.0.as_bytes(), client_msg_id.as_bytes()])
+}
+
+pub(super) fn group(id: ConversationId) -> Vec<u8> {
+    key(Table::Group, &[&conversation_bytes(id)])
+}
+
+pub(super) fn invite(agent: AgentId, group: ConversationId) -> Vec<u8> {
+    key(Table::Invite, &[agent.0.as_bytes(), &conversation_bytes(group)])
+}
+
+pub(super) fn invites(agent: AgentId) -> Vec<u8> {
+    key(Table::Invite, &[agent.0.as_bytes()])
+}
+
+/// `holder` has `target` in its book.
+pub(super) fn watcher(target: AgentId, holder: AgentId) -> Vec<u8> {
+    key(Table::Watcher, &[target.0.as_bytes(), holder.0.as_bytes()])
+}
+
+pub(super) fn watchers(target: AgentId) -> Vec<u8> {
+    key(Table::Watcher, &[target.0.as_bytes()])
+}
+
+pub(super) fn agent_state(agent: AgentId) -> Vec<u8> {
+    key(Table::AgentState, &[agent.0.as_bytes()])
+}
+
+pub(super) fn report(reporter: AgentId, handle: &str) -> Vec<u8> {
+    key(Table::Report, &[reporter.0.as_bytes(), handle.as_bytes()])
+}
+
+pub(super) fn all_reports() -> Vec<u8> {
+    key(Table::Report, &[])
+}
+
+pub(super) fn directory(handle: &str) -> Vec<u8> {
+    key(Table::Directory, &[handle.as_bytes()])
+}
+
+pub(super) fn attachment(id: &str) -> Vec<u8> {
+    key(Table::Attachment, &[id.as_bytes()])
+}
+
+/// Ids of attachments are of one length, so no id is the beginning of another.
+pub(super) fn attachment_use(id: &str, conversation: ConversationId, seq: Seq) -> Vec<u8> {
+    key(Table::AttachmentUse, &[id.as_bytes(), &conversation_bytes(conversation), &seq.0.to_be_bytes()])
+}
+
+pub(super) fn attachment_uses(id: &str) -> Vec<u8> {
+    key(Table::AttachmentUse, &[id.as_bytes()])
+}
+
+pub(super) fn idempotency(agent: AgentId, text: &str) -> Vec<u8> {
+    key(Table::Idempotency, &[agent.0.as_bytes(), text.as_bytes()])
+}
+
+pub(super) fn table(table: Table) -> Vec<u8> {
+    key(table, &[])
 }

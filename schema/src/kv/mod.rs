@@ -8,6 +8,7 @@
 
 pub(crate) mod check;
 mod keys;
+mod sweep;
 
 use std::sync::Arc;
 
@@ -19,8 +20,9 @@ pub(crate) use keys::KvOp;
 
 use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
 use crate::rows::{
-    AgentConversationRow, AgentRow, BlockRow, ContactRow, ConversationRow, EmailRow, InboxHeadRow, InboxRow,
-    MessageRow, PendingRow, ReceiptRow, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
+    GroupRow, IdempotencyRow, InboxHeadRow, InboxRow, InviteRow, MessageRow, PendingRow, ReceiptRow, ReportRow,
+    Timestamp,
 };
 use crate::store::{Batch, CreateAgentError, Done, EmailBudget, PAGE_MAX, Store, StoreError, Write};
 
@@ -87,9 +89,7 @@ impl<E: Engine> KvStore<E> {
 
     /// Every pair under `prefix`, ascending (K3).
     fn under(&self, prefix: &[u8]) -> Result<Pairs, StoreError> {
-        let mut through = prefix.to_vec();
-        through.push(0xFF);
-        self.scan(prefix, &through, usize::MAX, Direction::Up)
+        self.scan(prefix, &above(prefix), usize::MAX, Direction::Up)
     }
 
     fn rows_under<T: DeserializeOwned>(&self, prefix: &[u8]) -> Result<Vec<T>, StoreError> {
@@ -104,6 +104,18 @@ impl<E: Engine> KvStore<E> {
             .collect()
     }
 
+    /// A waiting delivery with its message.
+    pub(crate) fn delivery(&self, key: &[u8], value: &[u8]) -> Result<InboxRow, StoreError> {
+        match keys::decode::<keys::InboxValue<'_>>(key, value)? {
+            keys::InboxValue::Whole(row) => Ok(row.into_owned()),
+            keys::InboxValue::Refers(pos, id, seq) => {
+                let message = self.row::<Arc<MessageRow>>(&keys::message(id, seq))?;
+                let gone = || StoreError::Corrupt(format!("a delivery names {id} seq {}, which is not there", seq.0));
+                Ok(InboxRow { pos, message: message.ok_or_else(gone)? })
+            }
+        }
+    }
+
     /// Applies one identity change and releases `guard` only when it is visible (V2).
     async fn commit(&self, guard: OwnedMutexGuard<()>, ops: Vec<KvOp>) -> Result<(), StoreError> {
         fits(&ops)?;
@@ -116,6 +128,11 @@ impl<E: Engine> KvStore<E> {
         self.engine.apply(vec![ops], done);
         outcome.await.unwrap_or(Err(StoreError::Timeout))
     }
+}
+
+/// A key above every key that starts with `prefix` (K3).
+fn above(prefix: &[u8]) -> Vec<u8> {
+    [prefix, &[0xFF]].concat()
 }
 
 /// Refuses keys that the index cannot hold, before anything is written.
@@ -241,6 +258,87 @@ impl<E: Engine> Store for KvStore<E> {
         self.rows_under(&keys::block(agent, ""))
     }
 
+    async fn watchers(&self, agent: AgentId, after: Option<AgentId>, limit: usize) -> Result<Vec<AgentId>, StoreError> {
+        let prefix = keys::watchers(agent);
+        let from = after.map_or_else(|| prefix.clone(), |after| [&keys::watcher(agent, after)[..], &[0]].concat());
+        let pairs = self.scan(&from, &above(&prefix), limit.min(PAGE_MAX), Direction::Up)?;
+        pairs.iter().map(|(key, _)| keys::trailing_agent(key)).collect()
+    }
+
+    async fn agent_state(&self, agent: AgentId) -> Result<Option<AgentStateRow>, StoreError> {
+        self.row(&keys::agent_state(agent))
+    }
+
+    async fn reports(&self, agent: AgentId) -> Result<Vec<ReportRow>, StoreError> {
+        self.rows_under(&keys::report(agent, ""))
+    }
+
+    async fn all_reports(
+        &self,
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(Vec<ReportRow>, Option<Vec<u8>>), StoreError> {
+        let all = keys::all_reports();
+        let from = after.map_or_else(|| all.clone(), |after| [&all[..], &after, &[0]].concat());
+        let limit = limit.min(PAGE_MAX);
+        let pairs = self.scan(&from, &above(&all), limit, Direction::Up)?;
+        let last = pairs.last().filter(|_| pairs.len() == limit).map(|(key, _)| key[all.len()..].to_vec());
+        let rows = pairs.iter().map(|(key, value)| keys::decode(key, value)).collect::<Result<_, _>>()?;
+        Ok((rows, last))
+    }
+
+    async fn directory(&self, prefix: &str, limit: usize) -> Result<Vec<(String, AgentId)>, StoreError> {
+        let prefix = keys::directory(prefix);
+        let pairs = self.scan(&prefix, &above(&prefix), limit, Direction::Up)?;
+        let entry = |(key, value): &(Vec<u8>, Vec<u8>)| {
+            Ok((String::from_utf8_lossy(&key[1..]).into_owned(), keys::decode(key, value)?))
+        };
+        pairs.iter().map(entry).collect()
+    }
+
+    async fn group(&self, id: ConversationId) -> Result<Option<GroupRow>, StoreError> {
+        self.row(&keys::group(id))
+    }
+
+    async fn invites(&self, agent: AgentId) -> Result<Vec<InviteRow>, StoreError> {
+        self.rows_under(&keys::invites(agent))
+    }
+
+    async fn attachment(&self, id: &str) -> Result<Option<AttachmentRow>, StoreError> {
+        self.row(&keys::attachment(id))
+    }
+
+    async fn attachment_uses(&self, id: &str) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
+        self.rows_under(&keys::attachment_uses(id))
+    }
+
+    async fn idempotency(&self, agent: AgentId, key: &str) -> Result<Option<IdempotencyRow>, StoreError> {
+        self.row(&keys::idempotency(agent, key))
+    }
+
+    async fn create_agents(&self, rows: Vec<AgentRow>) -> Result<(), CreateAgentError> {
+        let guard = Arc::clone(&self.identity).lock_owned().await;
+        let mut ops = Vec::with_capacity(4 * rows.len());
+        for row in rows {
+            let handle = keys::handle(&row.handle);
+            if self.engine.get(&handle)?.is_some() {
+                return Err(CreateAgentError::HandleTaken);
+            }
+            ops.push(KvOp::put(handle, &row.id)?);
+            keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
+        }
+        Ok(self.commit(guard, ops).await?)
+    }
+
+    async fn reset_email(&self, email: &str) -> Result<(), StoreError> {
+        let guard = Arc::clone(&self.identity).lock_owned().await;
+        self.commit(guard, vec![keys::put_email(email, &EmailRow::default())?]).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        self.sweep_expired(now).await
+    }
+
     async fn cold_threads(&self, agent: AgentId) -> Result<Vec<(ConversationId, Timestamp)>, StoreError> {
         self.by_conversation(&keys::cold_threads(agent))
     }
@@ -281,7 +379,9 @@ impl<E: Engine> Store for KvStore<E> {
         if after >= through {
             return Ok(Vec::new());
         }
-        self.rows(&keys::inbox(agent, after.next()), &keys::inbox(agent, through), limit.min(PAGE_MAX), Direction::Up)
+        let (from, through) = (keys::inbox(agent, after.next()), keys::inbox(agent, through));
+        let pairs = self.scan(&from, &through, limit.min(PAGE_MAX), Direction::Up)?;
+        pairs.iter().map(|(key, value)| self.delivery(key, value)).collect()
     }
 
     async fn receipts(

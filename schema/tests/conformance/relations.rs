@@ -16,7 +16,7 @@ pub(crate) async fn books_are_sorted_by_handle(store: &dyn Store) {
     }
     let noted = ContactRow { notes: Some("met".into()), ..contact(3, "alice") };
     assert_eq!(submit(store, vec![Write::Contact(owner, noted.clone())]).await, Ok(()));
-    assert_eq!(submit(store, vec![Write::ContactRemove(owner, "carol".into())]).await, Ok(()));
+    assert_eq!(submit(store, vec![Write::ContactRemove(owner, agent(5), "carol".into())]).await, Ok(()));
     let expected = vec![noted, contact(2, "bob"), contact(4, "bob-2")];
     assert_eq!(store.contacts(owner).await, Ok(expected));
     assert_eq!(store.contacts(agent(2)).await, Ok(vec![]));

@@ -4,9 +4,19 @@
 //! R2  `content` and `metadata` are compact JSON objects that the gateway validated; no layer below parses them.
 //! R3  Fields are only ever appended, each with a default, so that older rows stay readable.
 
+mod group;
+mod media;
+mod state;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::group::{DeletedRow, GroupRow, InviteRow, MemberRow, Picture, Role};
+pub use self::media::{AttachmentRow, IdempotencyRow};
+pub use self::state::{
+    AgentStateRow, HookKind, MuteRow, MuteTarget, PresenceRow, PresenceStatus, ReportRow, SignalRow, WebhookRow,
+};
 
 use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
 
@@ -207,17 +217,6 @@ pub struct MessageRow {
     pub created_at: Timestamp,
 }
 
-/// A participant and the first seq it may see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberRow {
-    /// Who.
-    pub agent: AgentId,
-    /// Its handle, immutable.
-    pub handle: String,
-    /// History cut: visible is `seq >= joined_at_seq`.
-    pub joined_at_seq: Seq,
-}
-
 /// A cold message that nobody has answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColdRow {
@@ -232,7 +231,7 @@ pub struct ColdRow {
 pub struct ConversationRow {
     /// Key of the row.
     pub id: ConversationId,
-    /// Active participants.
+    /// Both participants of a direct conversation; a group keeps its own in [`GroupRow`].
     pub members: Vec<MemberRow>,
     /// Both sides have written.
     pub established: bool,

@@ -1,0 +1,53 @@
+//! Being added to groups, and adding others.
+//!
+//! G1  An invitation counts for 24 h from when it was made. While it is being made it is set aside, so that a burst
+//!     cannot pass the allowance.
+
+use schema::ids::AgentId;
+use schema::rows::Timestamp;
+
+use super::Agent;
+use crate::conversation::group::{InviteeFacts, InviterFacts};
+use crate::limits::INVITE_WINDOW_MS;
+
+impl Agent {
+    /// This agent's side of being added by `inviter`.
+    pub(super) fn invitee_facts(&self, inviter: AgentId) -> InviteeFacts {
+        InviteeFacts {
+            agent: self.row.id,
+            handle: self.row.handle.clone(),
+            status: self.row.status,
+            blocks_inviter: self.blocks.contains_key(&inviter),
+            has_contact: self.contacts.contains_key(&inviter),
+            policy: self.row.group_invite_policy,
+        }
+    }
+
+    /// This agent's side of adding `target`; sets an invitation aside (G1).
+    pub(super) fn inviter_facts(&mut self, now: Timestamp, target: AgentId) -> InviterFacts {
+        let allowance = self.invite_allowance(now);
+        self.invites_aside += 1;
+        InviterFacts { status: self.row.status, blocks_target: self.blocks.contains_key(&target), allowance }
+    }
+
+    fn invite_allowance(&self, now: Timestamp) -> Result<(), u64> {
+        let Some(limit) = self.limits.invites_per_day else { return Ok(()) };
+        let sent = self.state.iter().flat_map(|state| &state.invited_at);
+        let counted = sent.copied().filter(|at| now.ms_since(*at) < INVITE_WINDOW_MS);
+        if counted.clone().count() + (self.invites_aside as usize) < limit as usize {
+            return Ok(());
+        }
+        Err(counted.min().map_or(1_000, |oldest| oldest.plus_ms(INVITE_WINDOW_MS).ms_since(now)).max(1_000))
+    }
+
+    /// What was set aside was used, or not.
+    pub(super) fn invite_done(&mut self, now: Timestamp, sent: bool) {
+        self.invites_aside = self.invites_aside.saturating_sub(1);
+        if sent && self.limits.invites_per_day.is_some() {
+            let invited_at = &mut self.state_mut().invited_at;
+            invited_at.retain(|at| now.ms_since(*at) < INVITE_WINDOW_MS);
+            invited_at.push(now);
+            self.save_state();
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! From the log to the members: deliveries, their answers, and the watermark.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use schema::ids::{AgentId, Seq};
+use schema::rows::{MemberRow, MessageRow, MessageType};
+
+use super::events::{Delivery, Outcome, Settled};
+use super::{Conversation, Head};
+use crate::agent::events::AgentEvent;
+use crate::effects::{Effects, Event, Port, Reply};
+
+/// A judged message between its append and its last delivery.
+#[derive(Debug)]
+pub(super) struct FanOut {
+    pub(super) message: Arc<MessageRow>,
+    pub(super) cold: bool,
+    pub(super) established: bool,
+    /// Ends the group: members drop what waits before it.
+    pub(super) ends: bool,
+    waiting_for: BTreeSet<AgentId>,
+    backlog: Option<(AgentId, u32)>,
+    /// Members whose inbox was full.
+    skipped: Vec<AgentId>,
+    pub(super) replayed: bool,
+    /// Told and answered when everybody has it.
+    pub(super) tells: Vec<Event>,
+    pub(super) answers: Vec<(Port, Reply)>,
+}
+
+impl FanOut {
+    pub(super) fn new(message: Arc<MessageRow>) -> Self {
+        Self {
+            message,
+            cold: false,
+            established: false,
+            ends: false,
+            waiting_for: BTreeSet::new(),
+            backlog: None,
+            skipped: Vec::new(),
+            replayed: false,
+            tells: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl Head {
+    /// Everybody who takes the message with this seq.
+    pub(super) fn takers(&self, seq: Seq) -> impl Iterator<Item = &MemberRow> {
+        self.members().iter().filter(move |member| member.takes(seq))
+    }
+
+    fn handle_of(&self, agent: AgentId) -> Option<String> {
+        self.members().iter().find(|member| member.agent == agent).map(|member| member.handle.clone())
+    }
+}
+
+impl Conversation {
+    pub(super) fn begin_fan_out(&mut self, mut fan_out: FanOut, fx: &mut Effects) {
+        let Some(head) = &self.committed else { return };
+        let seq = fan_out.message.seq;
+        fan_out.waiting_for = head.takers(seq).map(|member| member.agent).collect();
+        for member in head.takers(seq) {
+            tell_delivery(head, member.agent, &fan_out, fx);
+        }
+        self.fan_out.insert(seq, fan_out);
+        self.settle_delivered(fx); // somebody who left alone takes nothing
+    }
+
+    pub(super) fn taken(&mut self, agent: AgentId, seq: Seq, backlog: u32, skipped: bool, fx: &mut Effects) {
+        let Some(fan_out) = self.fan_out.get_mut(&seq) else {
+            return;
+        };
+        if fan_out.waiting_for.remove(&agent) && skipped {
+            fan_out.skipped.push(agent);
+        }
+        if agent != fan_out.message.sender {
+            fan_out.backlog = Some((agent, backlog));
+        }
+        self.settle_delivered(fx);
+    }
+
+    /// Settles in seq order, so that `fanned_out` is a watermark and not a set.
+    fn settle_delivered(&mut self, fx: &mut Effects) {
+        while let Some(entry) = self.fan_out.first_entry() {
+            if !entry.get().waiting_for.is_empty() {
+                break;
+            }
+            let done = entry.remove();
+            self.fanned_out = self.fanned_out.max(done.message.seq);
+            fx.tells.extend(done.tells);
+            fx.replies.extend(done.answers.into_iter().map(|(port, reply)| (port, Ok(reply))));
+            if done.message.kind == MessageType::System {
+                continue;
+            }
+            let Some(head) = &self.committed else { continue };
+            let handle = |agent: AgentId| head.handle_of(agent);
+            let backlog = done.backlog.filter(|_| head.group.is_none());
+            let backlog = backlog.and_then(|(agent, count)| Some((handle(agent)?, count)));
+            let skipped = head.group.as_ref().map(|_| done.skipped.iter().filter_map(|id| handle(*id)).collect());
+            let (sender, key) = (done.message.sender, done.message.client_msg_id.clone());
+            let settled = Settled { message: done.message, replayed: done.replayed, backlog, skipped };
+            settle(sender, key, Ok(settled), fx);
+        }
+    }
+
+    /// Repeats what was not answered: the addressee's shard may have restarted, or the batch's outcome is unknown.
+    pub(super) fn wake(&mut self, fx: &mut Effects) {
+        if let Some(writes) = self.in_flight.as_mut().and_then(super::log::InFlight::again) {
+            fx.writes = Some(writes);
+        }
+        let Some(head) = &self.committed else { return };
+        for fan_out in self.fan_out.values() {
+            for agent in &fan_out.waiting_for {
+                tell_delivery(head, *agent, fan_out, fx);
+            }
+        }
+    }
+}
+
+fn tell_delivery(head: &Head, to: AgentId, fan_out: &FanOut, fx: &mut Effects) {
+    let peer = head.row.members.iter().find(|member| member.agent != to);
+    let delivery = Delivery {
+        message: Arc::clone(&fan_out.message),
+        peer: peer.map(|peer| (peer.agent, peer.handle.clone())),
+        cold: fan_out.cold,
+        established: fan_out.established.then_some(head.row.opened_by),
+        ends: fan_out.ends,
+    };
+    fx.tells.push(Event::Agent(to, AgentEvent::Deliver(Box::new(delivery))));
+}
+
+pub(super) fn settle(sender: AgentId, client_msg_id: String, outcome: Outcome, fx: &mut Effects) {
+    fx.tells.push(Event::Agent(sender, AgentEvent::Settled { client_msg_id, outcome: Box::new(outcome) }));
+}
