@@ -10,23 +10,40 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use actors::api::Hook;
 use actors::domain::Domain;
 use metrics_exporter_prometheus::PrometheusHandle;
-use schema::ids::{AgentId, KeyHash};
+use schema::ids::{AgentId, ConversationId, ConversationKind, KeyHash};
 use schema::store::{Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::http::idempotency::Answers;
 use crate::identity::Identity;
 use crate::limits::Gates;
 use crate::mail::Mailer;
+use crate::objects::{Objects, ObjectsError};
+use crate::webhooks::{Dispatcher, Translator};
+use crate::wire::urls::Urls;
 use crate::ws::Places;
 
 /// Entries of one generation of a [`Memo`]; two generations are kept. About 6 MiB for both caches at the most.
 const MEMO_GENERATION: usize = 32_768;
 /// How long a display name is used without asking again.
 const PROFILE_FRESH: Duration = Duration::from_secs(1);
+
+/// What has to run before the gateway.
+pub struct Parts {
+    /// Door to the entities.
+    pub domain: Domain,
+    /// Notices for webhooks, from the entities.
+    pub intake: mpsc::Receiver<Hook>,
+    /// Sends mail.
+    pub mailer: Mailer,
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+}
 
 /// The gateway's handles. Cloned for every request.
 #[derive(Clone)]
@@ -41,6 +58,10 @@ pub struct App {
     pub handles: Arc<Handles>,
     /// Names shown beside messages.
     pub profiles: Arc<Profiles>,
+    /// Groups shown beside messages.
+    pub groups: Arc<Groups>,
+    /// Absolute URLs.
+    pub urls: Arc<Urls>,
     /// Settings in force.
     pub config: Arc<Config>,
     /// Limits that the gateway itself keeps.
@@ -49,6 +70,14 @@ pub struct App {
     pub identity: Arc<Identity>,
     /// Places for sockets.
     pub sockets: Arc<Places>,
+    /// Bytes of attachments and avatars.
+    pub objects: Objects,
+    /// Images are large while they are worked on: one at a time and core.
+    pub image_turns: Arc<Semaphore>,
+    /// Delivers to webhooks.
+    pub webhooks: Dispatcher,
+    /// Remembers answers to requests with an `Idempotency-Key`.
+    pub answers: Arc<Answers>,
     /// Wall clock.
     pub clock: Clock,
     /// Renders `/metrics`.
@@ -57,28 +86,39 @@ pub struct App {
 
 impl App {
     /// Wires the parts together; caches start empty.
-    pub fn new(
-        config: Config,
-        domain: Domain,
-        mailer: Mailer,
-        metrics: PrometheusHandle,
-        shutdown: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(config: Config, parts: Parts, shutdown: watch::Receiver<bool>) -> Result<Self, ObjectsError> {
+        let Parts { domain, intake, mailer, metrics } = parts;
         let store = Arc::clone(domain.store());
         let clock = Clock::default();
-        Self {
+        let profiles = Arc::new(Profiles::new(Arc::clone(&store)));
+        let groups = Arc::new(Groups::new(Arc::clone(&store)));
+        let urls = Arc::new(Urls::new(config.public_url()));
+        let translator = Translator {
+            profiles: Arc::clone(&profiles),
+            groups: Arc::clone(&groups),
+            urls: Arc::clone(&urls),
+            clock: clock.clone(),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self {
             shutdown,
             auth: Arc::new(Auth::new(Arc::clone(&store))),
             handles: Arc::new(Handles::new(Arc::clone(&store))),
-            profiles: Arc::new(Profiles::new(store)),
             gates: Arc::new(Gates::new(config.rates())),
             identity: Arc::new(Identity::new(domain.clone(), mailer, clock.clone(), config.identity_rules())),
+            objects: Objects::open(&config.objects, &config.data_dir, Arc::clone(&urls))?,
+            image_turns: Arc::new(Semaphore::new(cores)),
+            webhooks: Dispatcher::start(domain.clone(), translator, config.webhooks_allow_private, intake),
+            answers: Arc::new(Answers::new(store)),
+            profiles,
+            groups,
+            urls,
             domain,
             sockets: Arc::new(Places::default()),
             clock,
             config: Arc::new(config),
             metrics,
-        }
+        })
     }
 
     /// The durable rows, for reads only.
@@ -185,6 +225,50 @@ impl Profiles {
     /// Drops what is known of an agent that was just changed.
     pub fn forget(&self, agent: AgentId) {
         self.memo.remove(&agent);
+    }
+}
+
+/// Name and number of members of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupName {
+    /// As set.
+    pub name: String,
+    /// Active ones.
+    pub members: u32,
+}
+
+/// Groups to what is shown beside their messages (A3).
+pub struct Groups {
+    store: Arc<dyn Store>,
+    memo: Memo<ConversationId, (Instant, Arc<GroupName>)>,
+}
+
+impl Groups {
+    /// Over `store`, with an empty cache.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, memo: Memo::default() }
+    }
+
+    /// The group that a conversation is; `None` for a direct one.
+    pub async fn get(&self, id: ConversationId) -> Result<Option<Arc<GroupName>>, StoreError> {
+        if id.kind == ConversationKind::Direct {
+            return Ok(None);
+        }
+        if let Some((read_at, group)) = self.memo.get(&id)
+            && read_at.elapsed() < PROFILE_FRESH
+        {
+            return Ok(Some(group));
+        }
+        let row = self.store.group(id).await?;
+        let group = row.map(|row| GroupName { members: row.active().count() as u32, name: row.name });
+        let group = Arc::new(group.unwrap_or_default());
+        self.memo.put(id, (Instant::now(), Arc::clone(&group)));
+        Ok(Some(group))
+    }
+
+    /// Drops what is known of a group that was just changed.
+    pub fn forget(&self, id: ConversationId) {
+        self.memo.remove(&id);
     }
 }
 

@@ -55,6 +55,14 @@ pub struct Flags {
     #[arg(long, global = true, env = "AGENTCHAT_CLIENT_IP_HEADER", value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     client_ip_header: Option<String>,
+    /// Where attachments and avatars lie: `file` (in the data directory) or `s3://bucket?endpoint=...` [default: file]
+    #[arg(long, global = true, env = "AGENTCHAT_OBJECTS", value_name = "WHERE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<String>,
+    /// Token of the operator surface under /operator and of `agentchat admin`; unset switches it off
+    #[arg(long, global = true, env = "AGENTCHAT_OPERATOR_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator_token: Option<String>,
     /// Tracing filter, for example `info,agentchat=debug` [default: info]
     #[arg(long, global = true, env = "AGENTCHAT_LOG", value_name = "FILTER")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +81,16 @@ pub enum LimitSet {
     Contract,
     /// None of the rates and cooldowns.
     Open,
+}
+
+/// What adding somebody to a group does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupAddMode {
+    /// Whoever has the inviter in its book joins at once; everybody else is invited.
+    ContactsAutoJoin,
+    /// Everybody is invited.
+    Consent,
 }
 
 /// How log lines look.
@@ -108,6 +126,16 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// Handles that nobody may register, beside the published list.
     pub reserved_handles: Vec<String>,
+    /// Where bytes of attachments and avatars lie.
+    pub objects: String,
+    /// Opens `/operator`; unset keeps it shut.
+    pub operator_token: Option<String>,
+    /// Webhooks may go to plain HTTP and to private addresses.
+    pub webhooks_allow_private: bool,
+    /// The directory answers agents only.
+    pub directory_requires_auth: bool,
+    /// What adding a contact to a group does.
+    pub group_add_mode: GroupAddMode,
     /// Tracing filter.
     pub log: String,
     /// Log lines.
@@ -129,6 +157,11 @@ impl Default for Config {
             client_ip_header: None,
             cors_origins: vec!["*".to_owned()],
             reserved_handles: Vec::new(),
+            objects: "file".to_owned(),
+            operator_token: None,
+            webhooks_allow_private: false,
+            directory_requires_auth: false,
+            group_add_mode: GroupAddMode::ContactsAutoJoin,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             numbers: Numbers::default(),
@@ -160,6 +193,24 @@ pub struct Numbers {
     pub rotate_per_hour: u32,
     /// Public profiles, per IP and minute.
     pub profiles_per_minute: u32,
+    /// Sends per group and second, by all members together.
+    pub group_sends_per_second: u32,
+    /// Group invitations, per agent in 24 h.
+    pub invites_per_day: u32,
+    /// Changes of groups, per agent and second.
+    pub group_changes_per_second: u32,
+    /// Directory searches, per agent and minute.
+    pub directory_per_minute: u32,
+    /// Directory searches, per agent in 24 h.
+    pub directory_per_day: u32,
+    /// Directory searches without key, per IP and minute.
+    pub directory_anonymous_per_minute: u32,
+    /// Avatars, per agent or group and minute.
+    pub avatars_per_minute: u32,
+    /// Announced uploads, per agent and minute.
+    pub uploads_per_minute: u32,
+    /// New webhooks, per agent and minute.
+    pub webhooks_per_minute: u32,
     /// Seconds between two codes to one address.
     pub otp_cooldown_seconds: u32,
     /// Codes to one address, per hour.
@@ -184,6 +235,15 @@ impl Default for Numbers {
             recover_per_hour: 3,
             rotate_per_hour: 5,
             profiles_per_minute: 120,
+            group_sends_per_second: limits.group_sends_per_second.unwrap_or(0),
+            invites_per_day: limits.invites_per_day.unwrap_or(0),
+            group_changes_per_second: 10,
+            directory_per_minute: 60,
+            directory_per_day: 1_000,
+            directory_anonymous_per_minute: 30,
+            avatars_per_minute: 5,
+            uploads_per_minute: 60,
+            webhooks_per_minute: 10,
             otp_cooldown_seconds: 60,
             otp_per_hour: 5,
             email_live: 1,
@@ -236,6 +296,8 @@ impl Config {
         Limits {
             requests_per_second: self.rate(numbers.requests_per_second),
             sends_per_second: self.rate(numbers.sends_per_second),
+            group_sends_per_second: self.rate(numbers.group_sends_per_second),
+            invites_per_day: self.rate(numbers.invites_per_day),
             cold_threads: self.rate(numbers.cold_threads),
             backlog_warn: numbers.backlog_warn,
             backlog_max: numbers.backlog_max,
@@ -251,6 +313,13 @@ impl Config {
             recover_per_hour: self.rate(numbers.recover_per_hour),
             rotate_per_hour: self.rate(numbers.rotate_per_hour),
             profiles_per_minute: self.rate(numbers.profiles_per_minute),
+            directory_per_minute: self.rate(numbers.directory_per_minute),
+            directory_per_day: self.rate(numbers.directory_per_day),
+            directory_anonymous_per_minute: self.rate(numbers.directory_anonymous_per_minute),
+            avatars_per_minute: self.rate(numbers.avatars_per_minute),
+            uploads_per_minute: self.rate(numbers.uploads_per_minute),
+            webhooks_per_minute: self.rate(numbers.webhooks_per_minute),
+            group_changes_per_second: self.rate(numbers.group_changes_per_second),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Limits that the gateway keeps itself: those counted per address, and the start of key rotations.
+//! Limits that the gateway keeps itself: those counted per address, and those on what no entity counts.
 //!
 //! G1  N per period admits a burst of N, then one each period/N. A refusal says when the next one would pass.
 //! G2  An IPv6 peer is its /64: one subscriber holds that many addresses, and must not get a budget for each.
@@ -11,18 +11,20 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use schema::ids::AgentId;
+use schema::ids::{AgentId, ConversationId};
 
 use crate::wire::error::ApiError;
 
 /// Keys that one gate tells apart; about 50 MiB.
 const KEYS_MAX: usize = 500_000;
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Rates in force; `None` lifts one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Rates {
     /// Registrations, per IP.
     pub register_per_hour: Option<u32>,
@@ -34,6 +36,20 @@ pub struct Rates {
     pub rotate_per_hour: Option<u32>,
     /// Public profiles, per IP.
     pub profiles_per_minute: Option<u32>,
+    /// Directory searches, per agent; both stack.
+    pub directory_per_minute: Option<u32>,
+    /// See [`Rates::directory_per_minute`].
+    pub directory_per_day: Option<u32>,
+    /// Directory searches without key, per IP.
+    pub directory_anonymous_per_minute: Option<u32>,
+    /// Avatars, per agent and per group.
+    pub avatars_per_minute: Option<u32>,
+    /// Announced uploads, per agent.
+    pub uploads_per_minute: Option<u32>,
+    /// New webhooks, per agent.
+    pub webhooks_per_minute: Option<u32>,
+    /// Changes of groups, per agent.
+    pub group_changes_per_second: Option<u32>,
 }
 
 /// What a code is verified for. Each kind is counted by itself.
@@ -57,6 +73,13 @@ pub struct Gates {
     recover: Gate<IpAddr>,
     rotate: Gate<AgentId>,
     profile: Gate<IpAddr>,
+    directory: (Gate<AgentId>, Gate<AgentId>),
+    directory_anonymous: Gate<IpAddr>,
+    avatar: Gate<AgentId>,
+    group_avatar: Gate<ConversationId>,
+    upload: Gate<AgentId>,
+    webhook: Gate<AgentId>,
+    group_change: Gate<AgentId>,
 }
 
 impl Gates {
@@ -71,6 +94,13 @@ impl Gates {
             recover: Gate::new(rates.recover_per_hour, HOUR),
             rotate: Gate::new(rates.rotate_per_hour, HOUR),
             profile: Gate::new(rates.profiles_per_minute, MINUTE),
+            directory: (Gate::new(rates.directory_per_minute, MINUTE), Gate::new(rates.directory_per_day, DAY)),
+            directory_anonymous: Gate::new(rates.directory_anonymous_per_minute, MINUTE),
+            avatar: Gate::new(rates.avatars_per_minute, MINUTE),
+            group_avatar: Gate::new(rates.avatars_per_minute, MINUTE),
+            upload: Gate::new(rates.uploads_per_minute, MINUTE),
+            webhook: Gate::new(rates.webhooks_per_minute, MINUTE),
+            group_change: Gate::new(rates.group_changes_per_second, SECOND),
         }
     }
 
@@ -103,9 +133,55 @@ impl Gates {
         self.profile.pass_ip(ip)
     }
 
+    /// Admits one search of an agent.
+    pub fn directory(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.directory.0.pass(&agent)?;
+        self.directory.1.pass(&agent)
+    }
+
+    /// Admits one search of somebody without a key.
+    pub fn directory_anonymous(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.directory_anonymous.pass_ip(ip)
+    }
+
+    /// Admits one avatar of an agent.
+    pub fn avatar(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.avatar.pass(&agent)
+    }
+
+    /// Admits one change of a group's avatar.
+    pub fn group_avatar(&self, group: ConversationId) -> Result<(), ApiError> {
+        self.group_avatar.pass(&group)
+    }
+
+    /// Admits one announced upload.
+    pub fn upload(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.upload.pass(&agent)
+    }
+
+    /// Admits one new webhook.
+    pub fn webhook(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.webhook.pass(&agent)
+    }
+
+    /// Admits one change of a group by an agent.
+    pub fn group_change(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.group_change.pass(&agent)
+    }
+
     /// Drops every key whose budget is whole again (G3).
     pub fn forget_idle(&self) {
-        self.rotate.forget_idle();
+        let by_agent = [
+            &self.rotate,
+            &self.directory.0,
+            &self.directory.1,
+            &self.avatar,
+            &self.upload,
+            &self.webhook,
+            &self.group_change,
+        ];
+        by_agent.into_iter().for_each(Gate::forget_idle);
+        self.group_avatar.forget_idle();
         let by_ip = [
             &self.register,
             &self.verify_register,
@@ -113,6 +189,7 @@ impl Gates {
             &self.verify_rotate,
             &self.recover,
             &self.profile,
+            &self.directory_anonymous,
         ];
         by_ip.into_iter().for_each(Gate::forget_idle);
     }
@@ -192,6 +269,13 @@ mod tests {
             recover_per_hour: Some(3),
             rotate_per_hour: Some(5),
             profiles_per_minute: None,
+            directory_per_minute: Some(60),
+            directory_per_day: Some(1_000),
+            directory_anonymous_per_minute: Some(30),
+            avatars_per_minute: Some(5),
+            uploads_per_minute: Some(60),
+            webhooks_per_minute: Some(10),
+            group_changes_per_second: Some(10),
         })
     }
 

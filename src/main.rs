@@ -11,8 +11,10 @@ mod identity;
 mod limits;
 mod mail;
 mod node;
+mod objects;
 mod queries;
 mod telemetry;
+mod webhooks;
 mod wire;
 mod ws;
 

@@ -17,11 +17,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::config::Config;
 use crate::http;
 use crate::mail::{MailError, Mailer};
+use crate::objects::ObjectsError;
 use crate::telemetry;
+use crate::webhooks::Intake;
 
 /// How often idle limiter entries are forgotten and gauges refreshed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -47,6 +49,9 @@ pub enum NodeError {
     /// Mail settings.
     #[error("mail cannot be set up")]
     Mail(#[from] MailError),
+    /// Attachments and avatars.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
     /// Metrics.
     #[error("metrics cannot be set up")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -106,8 +111,9 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
         .map_err(|error| NodeError::Open(directory.clone(), error))?;
     let store: Arc<dyn Store> = Arc::new(store);
     let options = DomainOptions { limits: config.domain_limits(), ..DomainOptions::default() };
-    let domain = Domain::start(Arc::clone(&store), options).await?;
-    Ok(App::new(config, domain, mailer, metrics, shutdown))
+    let (hooks, intake) = Intake::new();
+    let domain = Domain::start(Arc::clone(&store), options, Arc::new(hooks)).await?;
+    Ok(App::new(config, Parts { domain, intake, mailer, metrics }, shutdown)?)
 }
 
 async fn housekeeping(app: App) {
@@ -115,6 +121,9 @@ async fn housekeeping(app: App) {
     loop {
         ticks.tick().await;
         app.gates.forget_idle();
+        if let Err(error) = app.store().sweep(app.clock.now()).await {
+            tracing::warn!(%error, "expired rows could not be removed");
+        }
         app.metrics.run_upkeep();
     }
 }

@@ -73,6 +73,8 @@ struct World {
     groups: groups::Groups,
     faults: bool,
     stormy: bool,
+    /// Half of the worlds know groups.
+    grouped: bool,
     next_id: u64,
 }
 
@@ -115,6 +117,7 @@ impl World {
         }
         Self {
             stormy: rng.random_bool(0.3),
+            grouped: rng.random_bool(0.5),
             rng,
             now: Timestamp(1_000_000),
             store,
@@ -154,6 +157,9 @@ impl World {
     /// One random thing happens: in the world's machinery mostly, else by a client, else a fault.
     async fn tick(&mut self) {
         self.now = self.now.plus_ms(self.rng.random_range(0..40));
+        if self.grouped && self.rng.random_bool(0.06) {
+            return self.client_groups();
+        }
         match self.rng.random_range(0..100) {
             0..60 => self.machinery().await,
             60..70 => self.client_sends(),
@@ -162,7 +168,6 @@ impl World {
             84..86 => self.client_reads(),
             86 => self.disconnect_one(),
             87 => self.client_relates(),
-            89..91 => self.client_groups(),
             88 if self.faults => self.crash().await,
             _ => self.step(ShardEvent::Tick).await,
         }
@@ -533,7 +538,9 @@ fn socket_of(sockets: &mut BTreeMap<SessionId, Socket>, session: SessionId) -> &
 
 async fn run(seed: u64) {
     let mut world = World::new(seed).await;
-    for _ in 0..STEPS {
+    // A fan-out to several members takes several steps.
+    let steps = if world.grouped { 3 * STEPS } else { STEPS };
+    for _ in 0..steps {
         world.tick().await;
     }
     world.settle().await;

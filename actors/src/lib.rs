@@ -1,7 +1,7 @@
 //! The domain: agents and conversations as state machines without I/O, hosted by one actor per shard.
 //!
 //! `agent` and `conversation` decide; `shard` activates, passivates and carries effects out; `domain` is the door for
-//! the gateway. Knows no socket, no database driver, and no JSON but that of the messages which the server writes.
+//! the gateway. Knows no JSON (but the content of messages it writes itself), no socket and no database driver.
 
 pub mod agent;
 pub mod api;

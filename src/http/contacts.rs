@@ -24,6 +24,8 @@ use crate::wire::fields::{Fields, Page, Query};
 
 /// Longest note on a contact, in characters.
 const NOTES_MAX: usize = 1_000;
+/// Longest reason for a report, in characters.
+const REASON_MAX: usize = 500;
 /// Page of both lists when none is asked for, and the largest.
 const PAGE: (usize, usize) = (50, 200);
 
@@ -33,11 +35,12 @@ pub fn routes() -> Router<App> {
         .route("/v1/contacts", post(add).get(list))
         .route("/v1/contacts/{handle}", get(one).patch(annotate).delete(remove))
         .route("/v1/contacts/{handle}/block", post(block).delete(unblock))
+        .route("/v1/contacts/{handle}/report", post(report))
         .route("/v1/blocks", get(blocks))
 }
 
 /// The agent that a handle in a request names; not the caller.
-async fn other(app: &App, caller: &Caller, handle: &str) -> Result<AgentId, ApiError> {
+pub(super) async fn other(app: &App, caller: &Caller, handle: &str) -> Result<AgentId, ApiError> {
     let handle = handles::normalise(handle);
     if handle == caller.account.handle {
         return Err(ApiError::field("handle", "must be another agent"));
@@ -49,7 +52,7 @@ async fn other(app: &App, caller: &Caller, handle: &str) -> Result<AgentId, ApiE
 }
 
 async fn contact_body(app: &App, contact: &ContactRow) -> Result<Value, ApiError> {
-    Ok(contact_value(contact, app.store().agent(contact.agent).await?.as_ref()))
+    Ok(contact_value(contact, app.store().agent(contact.agent).await?.as_ref(), &app.urls))
 }
 
 async fn add(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
@@ -69,7 +72,7 @@ async fn list(State(app): State<App>, caller: Caller, query: Query) -> Result<Js
     let page: Vec<&ContactRow> = book.iter().skip(offset).take(limit).collect();
     let accounts = accounts(app.store(), page.iter().map(|contact| contact.agent)).await?;
     let account = |contact: &ContactRow| accounts.get(&contact.agent).map(Arc::as_ref);
-    let contacts: Vec<Value> = page.iter().map(|contact| contact_value(contact, account(contact))).collect();
+    let contacts: Vec<Value> = page.iter().map(|contact| contact_value(contact, account(contact), &app.urls)).collect();
     Ok(Json(json!({"contacts": contacts, "total": book.len(), "limit": limit, "offset": offset})))
 }
 
@@ -107,6 +110,20 @@ async fn remove(State(app): State<App>, caller: Caller, Segment(handle): Segment
 async fn block(State(app): State<App>, caller: Caller, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
     let target = other(&app, &caller, &handle).await?;
     app.domain.block(caller.id(), target).await?;
+    Ok(Json(json!({"ok": true})))
+}
+
+async fn report(
+    State(app): State<App>,
+    caller: Caller,
+    Segment(handle): Segment,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    let reason = fields.clearable("reason", REASON_MAX).flatten();
+    fields.finish()?;
+    let target = other(&app, &caller, &handle).await?;
+    app.domain.report(caller.id(), target, reason).await?;
     Ok(Json(json!({"ok": true})))
 }
 

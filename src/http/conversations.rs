@@ -1,5 +1,6 @@
 //! The conversation list, participants, context, hide.
 
+use actors::api::ConversationView;
 use axum::extract::State;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
@@ -8,11 +9,13 @@ use serde_json::{Value, json};
 
 use super::extract::{Caller, Segment};
 use crate::app::App;
+use crate::queries::accounts;
 use crate::queries::conversations::{self, counterparty, own_view};
 use crate::queries::history;
-use crate::wire::conversation::{context_value, participant_value};
+use crate::wire::conversation::{direct_context, group_context, participant_value};
 use crate::wire::error::ApiError;
 use crate::wire::fields::Query;
+use crate::wire::group::in_order;
 
 /// Rows when no limit is asked for: older clients expect the whole list and slice it.
 const LIST_DEFAULT: usize = 1_000;
@@ -30,7 +33,7 @@ pub fn routes() -> Router<App> {
 
 async fn list(State(app): State<App>, caller: Caller, query: Query) -> Result<Json<Vec<Value>>, ApiError> {
     let page = query.page(LIST_DEFAULT, LIST_MAX)?;
-    conversations::list(app.store(), caller.id(), page.limit, page.offset).await.map(Json)
+    conversations::list(&app, caller.id(), page.limit, page.offset).await.map(Json)
 }
 
 fn parse(id: &str) -> Result<ConversationId, ApiError> {
@@ -38,10 +41,9 @@ fn parse(id: &str) -> Result<ConversationId, ApiError> {
 }
 
 /// The counterparty as participant lists show it.
-async fn peer(app: &App, caller: &Caller, id: ConversationId) -> Result<Option<Value>, ApiError> {
-    let view = history::view(app, id, caller.id()).await?;
+async fn peer(app: &App, caller: &Caller, view: &ConversationView) -> Result<Option<Value>, ApiError> {
     let Some((agent, handle)) = counterparty(&view.row, caller.id()) else { return Ok(None) };
-    Ok(Some(participant_value(handle, app.store().agent(agent).await?.as_ref())))
+    Ok(Some(participant_value(handle, app.store().agent(agent).await?.as_ref(), &app.urls)))
 }
 
 async fn participants(
@@ -49,16 +51,27 @@ async fn participants(
     caller: Caller,
     Segment(id): Segment,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    Ok(Json(peer(&app, &caller, parse(&id)?).await?.into_iter().collect()))
+    let view = history::view(&app, parse(&id)?, caller.id()).await?;
+    let Some(group) = &view.group else { return Ok(Json(peer(&app, &caller, &view).await?.into_iter().collect())) };
+    let members = in_order(group);
+    let accounts = accounts(app.store(), members.iter().map(|member| member.agent)).await?;
+    let shown = members.iter().map(|member| {
+        participant_value(&member.handle, accounts.get(&member.agent).map(|row| row.as_ref()), &app.urls)
+    });
+    Ok(Json(shown.collect()))
 }
 
 async fn context(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Json<Value>, ApiError> {
     let id = parse(&id)?;
-    let peer = peer(&app, &caller, id).await?;
+    let view = history::view(&app, id, caller.id()).await?;
     let own = own_view(app.store().as_ref(), caller.id(), id).await?;
+    if let Some(group) = &view.group {
+        return Ok(Json(group_context(group, caller.id(), &own)));
+    }
+    let peer = peer(&app, &caller, &view).await?;
     let book = app.store().contacts(caller.id()).await?;
     let contact = book.iter().find(|contact| peer.as_ref().is_some_and(|peer| peer["handle"] == contact.handle));
-    Ok(Json(context_value(id, peer.unwrap_or(Value::Null), contact, &own)))
+    Ok(Json(direct_context(id, peer.unwrap_or(Value::Null), contact, &own)))
 }
 
 async fn hide(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Json<Value>, ApiError> {

@@ -42,8 +42,8 @@ impl Caller {
 pub struct AnyCaller(pub Caller);
 
 /// Nobody, or an authenticated agent; a header that is there has to be valid.
-#[derive(Debug, Clone, Copy)]
-pub struct MaybeCaller;
+#[derive(Debug, Clone)]
+pub struct MaybeCaller(pub Option<Caller>);
 
 /// Where the request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +93,8 @@ impl FromRequestParts<App> for MaybeCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         match bearer(&parts.headers) {
-            None => Ok(Self),
-            Some(_) => Caller::from_request_parts(parts, app).await.map(|_| Self),
+            None => Ok(Self(None)),
+            Some(_) => Caller::from_request_parts(parts, app).await.map(|caller| Self(Some(caller))),
         }
     }
 }

@@ -100,7 +100,7 @@ async fn verify_registration(
     let (pending_id, code) = verification(&body)?;
     app.gates.verify(Verify::Register, ip)?;
     let (row, api_key) = app.identity.verify_registration(&pending_id, &code).await?;
-    let created = json!({"agent": registered_value(&row), "api_key": api_key});
+    let created = json!({"agent": registered_value(&row, &app.urls), "api_key": api_key});
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
@@ -143,8 +143,8 @@ async fn verify_rotation(
     Ok(Json(json!({"handle": handle, "api_key": api_key})))
 }
 
-async fn me(AnyCaller(caller): AnyCaller) -> Json<Value> {
-    Json(agent_value(&caller.account))
+async fn me(State(app): State<App>, AnyCaller(caller): AnyCaller) -> Json<Value> {
+    Json(agent_value(&caller.account, &app.urls))
 }
 
 async fn profile(
@@ -160,7 +160,7 @@ async fn profile(
     }
     let agent = app.handles.resolve(&handle).await?.ok_or(ApiError::AgentNotFound)?;
     let row = app.store().agent(agent).await?.filter(|row| row.status != AgentStatus::Deleted);
-    row.map(|row| Json(profile_value(&row))).ok_or(ApiError::AgentNotFound)
+    row.map(|row| Json(profile_value(&row, &app.urls))).ok_or(ApiError::AgentNotFound)
 }
 
 /// One of the settings; a value that is not known is a complaint under its full path.
@@ -205,11 +205,11 @@ async fn update(
     let patch = patch(&body)?;
     caller.must_be(&handle)?;
     if patch == ProfilePatch::default() {
-        return Ok(Json(agent_value(&caller.account)));
+        return Ok(Json(agent_value(&caller.account, &app.urls)));
     }
     let row = app.domain.update_profile(caller.id(), patch).await?;
     app.profiles.forget(row.id);
-    Ok(Json(agent_value(&row)))
+    Ok(Json(agent_value(&row, &app.urls)))
 }
 
 async fn delete(State(app): State<App>, caller: Caller, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
@@ -240,8 +240,10 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::app::Parts;
     use crate::config::Config;
     use crate::mail::Mailer;
+    use crate::webhooks::Intake;
 
     #[track_caller]
     fn check_fields<T: std::fmt::Debug>(refused: Result<T, ApiError>, named: &[&str]) {
@@ -313,11 +315,16 @@ mod tests {
         async fn new() -> Self {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
             let options = DomainOptions { shards: 4, ..DomainOptions::default() };
-            let domain = Domain::start(Arc::clone(&store), options).await.unwrap();
-            let (outbox, config) = (tempfile::tempdir().unwrap(), Config::default());
-            let mailer = Mailer::outbox(outbox.path().to_owned(), &config.mail_from).unwrap();
+            let (hooks, intake) = Intake::new();
+            let domain = Domain::start(Arc::clone(&store), options, Arc::new(hooks)).await.unwrap();
+            let outbox = tempfile::tempdir().unwrap();
+            let mut config = Config::default();
+            config.data_dir = outbox.path().join("data");
+            std::fs::create_dir_all(&config.data_dir).unwrap();
+            let mailer = Mailer::outbox(outbox.path().join("mail"), &config.mail_from).unwrap();
             let metrics = PrometheusBuilder::new().build_recorder().handle();
-            let app = App::new(config, domain, mailer, metrics, tokio::sync::watch::channel(false).1);
+            let parts = Parts { domain, intake, mailer, metrics };
+            let app = App::new(config, parts, tokio::sync::watch::channel(false).1).unwrap();
             Self { app, outbox }
         }
 
@@ -337,7 +344,7 @@ mod tests {
 
         /// The code of the only mail that is in the outbox now; takes it out.
         fn code(&self) -> String {
-            let mail = std::fs::read_dir(self.outbox.path()).unwrap().next().unwrap().unwrap().path();
+            let mail = std::fs::read_dir(self.outbox.path().join("mail")).unwrap().next().unwrap().unwrap().path();
             let text = std::fs::read_to_string(&mail).unwrap();
             std::fs::remove_file(mail).unwrap();
             text.lines().find(|line| code_is_well_shaped(line)).unwrap().to_owned()

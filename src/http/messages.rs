@@ -3,10 +3,6 @@
 //! M1  A send is answered only by the domain; a replay is found there, before any gate (contract S5).
 //! M2  Conversations and messages that the caller may not see answer as if they had never existed (contract S20).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::Arc;
-
 use actors::api::{ConversationView, Refusal, Target};
 use axum::body::Bytes;
 use axum::extract::State;
@@ -14,19 +10,21 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use schema::ids::{AgentId, ConversationId, DeliveryId, MessageId, Pos, Seq};
+use schema::ids::{ConversationId, DeliveryId, MessageId, Pos, Seq};
 use schema::rows::{DeliveryState, InboxRow, MessageRow};
 use serde_json::{Value, json};
 
+use super::attachments;
 use super::extract::{Caller, Segment};
-use crate::app::{App, Profile};
+use crate::app::App;
 use crate::identity::handles;
+use crate::queries::context::{Context, place};
 use crate::queries::history::{self, Cursor, Seen};
 use crate::queries::inbox;
 use crate::wire::content::{self, Address};
 use crate::wire::error::ApiError;
 use crate::wire::fields::{Fields, Query};
-use crate::wire::message::{MessageState, SenderInfo, message_value};
+use crate::wire::message::{MessageState, message_value};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
 const BACKLOG: HeaderName = HeaderName::from_static("x-backlog-warning");
@@ -46,8 +44,11 @@ pub fn routes() -> Router<App> {
 }
 
 async fn send(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
-    let (address, draft) = content::draft(Fields::parse(&body)?)?;
+    let (address, mut draft) = content::draft(Fields::parse(&body)?)?;
     let target = target(&app, address).await?;
+    if let Some(attachment) = &mut draft.attachment {
+        attachment.usable = attachments::usable(&app, caller.id(), &attachment.id, &target).await?;
+    }
     let sent = app.domain.send(caller.id(), target, draft).await.map_err(|refusal| match refusal {
         Refusal::SelfTarget => ApiError::field("to", "must be another agent"),
         Refusal::ColdLimit { retry_after_ms } => {
@@ -57,11 +58,11 @@ async fn send(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Res
     })?;
     if sent.replayed {
         let state = state_of_own(&app, &sent.message).await?;
-        let body = message_json(&app, &sent.message, state).await?;
+        let body = message_json(&app, &sent.message, state, sent.skipped).await?;
         return Ok((StatusCode::OK, [(REPLAYED, HeaderValue::from_static("true"))], body).into_response());
     }
-    let mut response =
-        (StatusCode::CREATED, message_json(&app, &sent.message, MessageState::default()).await?).into_response();
+    let body = message_json(&app, &sent.message, MessageState::default(), sent.skipped).await?;
+    let mut response = (StatusCode::CREATED, body).into_response();
     if let Some((handle, count)) = sent.backlog
         && let Ok(warning) = HeaderValue::from_str(&format!("{handle}={count}"))
     {
@@ -92,35 +93,21 @@ async fn state_of_own(app: &App, message: &MessageRow) -> Result<MessageState, A
     match seen {
         Ok(seen) => Ok(seen.state),
         // Hidden by its sender, or its conversation is gone: the message is the answer all the same.
-        Err(ApiError::MessageNotFound | ApiError::ConversationNotFound) => Ok(MessageState::default()),
+        Err(ApiError::MessageNotFound | ApiError::ConversationNotFound | ApiError::GroupDeleted(_)) => {
+            Ok(MessageState::default())
+        }
         Err(error) => Err(error),
     }
 }
 
-async fn message_json(app: &App, message: &MessageRow, state: MessageState) -> Result<Response, ApiError> {
-    let senders = Senders::read(app, vec![message.sender]).await?;
-    Ok(Json(message_value(message, senders.info(message.sender), state)).into_response())
-}
-
-/// Profiles of the authors on one page.
-struct Senders(HashMap<AgentId, Arc<Profile>>);
-
-impl Senders {
-    async fn read(app: &App, agents: Vec<AgentId>) -> Result<Self, ApiError> {
-        let mut profiles = HashMap::new();
-        for agent in agents {
-            if let Entry::Vacant(place) = profiles.entry(agent) {
-                place.insert(app.profiles.get(agent).await?);
-            }
-        }
-        Ok(Self(profiles))
-    }
-
-    fn info(&self, agent: AgentId) -> SenderInfo<'_> {
-        let profile = self.0.get(&agent);
-        let display_name = profile.and_then(|profile| profile.display_name.as_deref());
-        SenderInfo { display_name, is_system: profile.is_some_and(|profile| profile.is_system) }
-    }
+async fn message_json(
+    app: &App,
+    message: &MessageRow,
+    state: MessageState,
+    skipped: Option<Vec<String>>,
+) -> Result<Response, ApiError> {
+    let context = Context::read(app, vec![place(message)]).await?;
+    Ok(Json(message_value(message, context.about(message), state).with_skipped(skipped)).into_response())
 }
 
 async fn page(
@@ -135,9 +122,9 @@ async fn page(
     let view = history::view(&app, id, caller.id()).await?;
     let cursor = wanted.ok_or(ApiError::MessageNotFound)?;
     let rows = history::page(app.store().as_ref(), &view, caller.id(), cursor, limit).await?;
-    let senders = Senders::read(&app, rows.iter().map(|row| row.message.sender).collect()).await?;
+    let context = Context::read(&app, rows.iter().map(|row| place(&row.message)).collect()).await?;
     let shown = rows.iter().map(|Seen { message, state }| {
-        message_value(message, senders.info(message.sender), *state).with_ownership(message.sender == caller.id())
+        message_value(message, context.about(message), *state).with_ownership(message.sender == caller.id())
     });
     Ok(Json(shown.collect::<Vec<_>>()).into_response())
 }
@@ -160,7 +147,7 @@ fn cursor(query: &Query) -> Result<Option<Cursor>, ApiError> {
 async fn visible(app: &App, caller: &Caller, id: &str) -> Result<(MessageId, ConversationView), ApiError> {
     let id: MessageId = id.parse().map_err(|_| ApiError::MessageNotFound)?;
     let view = history::view(app, id.conversation, caller.id()).await.map_err(|error| match error {
-        ApiError::ConversationNotFound => ApiError::MessageNotFound,
+        ApiError::ConversationNotFound | ApiError::GroupDeleted(_) => ApiError::MessageNotFound,
         error => error,
     })?;
     if id.seq < view.from || id.seq > view.row.last_seq {
@@ -180,8 +167,8 @@ async fn read(State(app): State<App>, caller: Caller, Segment(id): Segment) -> R
         // The message is in the log and its delivery still on the way: a moment later this works.
         return Err(ApiError::Unavailable);
     }
-    let senders = Senders::read(&app, vec![message.sender]).await?;
-    let value = message_value(&message, senders.info(message.sender), receipt.into()).with_ok();
+    let context = Context::read(&app, vec![place(&message)]).await?;
+    let value = message_value(&message, context.about(&message), receipt.into()).with_ok();
     Ok(Json(value).into_response())
 }
 
@@ -206,9 +193,9 @@ async fn sync(State(app): State<App>, caller: Caller, query: Query) -> Result<Re
         Some(Ok(only)) => inbox::page(app.store().as_ref(), caller.id(), view, after, Some(only), limit).await?,
         None => inbox::page(app.store().as_ref(), caller.id(), view, after, None, limit).await?,
     };
-    let senders = Senders::read(&app, rows.iter().map(|row| row.message.sender).collect()).await?;
+    let context = Context::read(&app, rows.iter().map(|row| place(&row.message)).collect()).await?;
     let shown = rows.iter().map(|InboxRow { pos, message }| {
-        message_value(message, senders.info(message.sender), MessageState::default())
+        message_value(message, context.about(message), MessageState::default())
             .with_delivery(DeliveryId::new(caller.id(), *pos))
     });
     Ok(Json(shown.collect::<Vec<_>>()).into_response())

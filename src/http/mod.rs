@@ -3,15 +3,23 @@
 //! R1  Every answer carries `x-request-id`, errors the one envelope, also those raised before any handler runs.
 //! R2  Order: request id, body size, key, account state, request budget, shape, permission, existence, conflict.
 
+mod attachments;
 pub mod body;
 mod contacts;
 mod conversations;
+mod directory;
 pub mod extract;
+mod groups;
+pub mod idempotency;
 mod identity;
 mod messages;
+mod mutes;
 mod observe;
 mod operations;
+mod presence;
+mod replies;
 pub mod serve;
+mod webhooks;
 
 use std::any::Any;
 
@@ -33,10 +41,18 @@ pub fn router(app: &App) -> Router<App> {
         .merge(contacts::routes())
         .merge(messages::routes())
         .merge(conversations::routes())
+        .merge(groups::routes())
+        .merge(mutes::routes())
+        .merge(presence::routes())
+        .merge(directory::routes())
+        .merge(attachments::routes())
+        .merge(webhooks::routes())
+        .merge(replies::routes())
         .merge(ws::routes())
         .merge(operations::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(from_fn_with_state(app.clone(), idempotency::remembered))
         .layer(from_fn(body::buffered))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&app.config.cors_origins))

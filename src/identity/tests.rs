@@ -8,6 +8,8 @@ use actors::domain::DomainOptions;
 use schema::memory::MemoryStore;
 use schema::store::{Batch, Write};
 
+use actors::shard::host::NoHooks;
+
 use super::*;
 
 const MINUTE_MS: u64 = 60_000;
@@ -37,7 +39,7 @@ impl Rig {
     async fn new(rules: Rules) -> Self {
         let store = Arc::new(MemoryStore::new());
         let options = DomainOptions { shards: 4, ..DomainOptions::default() };
-        let domain = Domain::start(Arc::clone(&store) as Arc<dyn Store>, options).await.unwrap();
+        let domain = Domain::start(Arc::clone(&store) as Arc<dyn Store>, options, Arc::new(NoHooks)).await.unwrap();
         let outbox = tempfile::tempdir().unwrap();
         let mailer = Mailer::outbox(outbox.path().to_owned(), "agentchat@localhost").unwrap();
         let clock = Clock::default();

@@ -7,36 +7,31 @@ use std::sync::Arc;
 
 use actors::api::ConversationView;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use schema::ids::{AgentId, ConversationId};
-use schema::rows::{AgentConversationRow, AgentRow, ConversationRow};
+use schema::ids::{AgentId, ConversationId, ConversationKind};
+use schema::rows::{AgentConversationRow, AgentRow, ConversationRow, GroupRow, MuteRow, MuteTarget, Timestamp};
 use schema::store::Store;
 use serde_json::Value;
 
 use super::history::{Cursor, Seen, page};
 use super::{READS_AT_ONCE, accounts};
+use crate::app::App;
 use crate::wire::conversation::{list_item, participant_value};
 use crate::wire::error::ApiError;
 
 /// A conversation with the caller's view of it.
 struct Listed {
     row: ConversationRow,
+    group: Option<Arc<GroupRow>>,
     own: AgentConversationRow,
 }
 
 /// Rows `offset..offset + limit` of the list.
-pub async fn list(
-    store: &Arc<dyn Store>,
-    caller: AgentId,
-    limit: usize,
-    offset: usize,
-) -> Result<Vec<Value>, ApiError> {
+pub async fn list(app: &App, caller: AgentId, limit: usize, offset: usize) -> Result<Vec<Value>, ApiError> {
+    let store = app.store();
     let known = store.agent_conversations(caller).await?;
     let shown = known.into_iter().filter(|(_, own)| !own.hidden);
     let mut listed: Vec<Listed> = stream::iter(shown)
-        .map(|(id, own)| async move {
-            let row = store.conversation(id).await?;
-            Ok::<_, ApiError>(row.map(|row| Listed { row, own }))
-        })
+        .map(|(id, own)| listed(store, caller, id, own))
         .buffer_unordered(READS_AT_ONCE)
         .try_filter_map(|listed| async move { Ok(listed) })
         .try_collect()
@@ -48,27 +43,69 @@ pub async fn list(
     let page: Vec<Listed> = listed.into_iter().skip(offset).take(limit).collect();
     let peers = page.iter().filter_map(|listed| counterparty(&listed.row, caller)).map(|(agent, _)| agent);
     let accounts = accounts(store, peers).await?;
+    let (state, now) = (store.agent_state(caller).await?.unwrap_or_default(), app.clock.now());
+    let muted = Mutes { mutes: &state.mutes, now };
     stream::iter(page)
         .map(|listed| {
             let account = counterparty(&listed.row, caller).and_then(|(agent, _)| accounts.get(&agent).cloned());
-            item(store.as_ref(), listed, caller, account)
+            item(app, listed, caller, account, &muted)
         })
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await
 }
 
+/// `None` for a group that the caller has left or that has ended.
+async fn listed(
+    store: &Arc<dyn Store>,
+    caller: AgentId,
+    id: ConversationId,
+    own: AgentConversationRow,
+) -> Result<Option<Listed>, ApiError> {
+    let group = match id.kind {
+        ConversationKind::Direct => None,
+        ConversationKind::Group => {
+            let group = store.group(id).await?.filter(|group| group.deleted.is_none());
+            match group.filter(|group| group.member(caller).is_some()) {
+                Some(group) => Some(Arc::new(group)),
+                None => return Ok(None),
+            }
+        }
+    };
+    Ok(store.conversation(id).await?.map(|row| Listed { row, group, own }))
+}
+
+/// The caller's mutes.
+struct Mutes<'a> {
+    mutes: &'a [MuteRow],
+    now: Timestamp,
+}
+
+impl Mutes<'_> {
+    /// The conversation is muted, or being direct its other member is.
+    fn cover(&self, row: &ConversationRow, caller: AgentId) -> bool {
+        let in_force = |mute: &&MuteRow| mute.until.is_none_or(|until| self.now < until);
+        self.mutes.iter().filter(in_force).any(|mute| match &mute.target {
+            MuteTarget::Conversation(id) => *id == row.id,
+            MuteTarget::Agent(agent, _) => counterparty(row, caller).is_some_and(|(peer, _)| peer == *agent),
+        })
+    }
+}
+
 async fn item(
-    store: &dyn Store,
+    app: &App,
     listed: Listed,
     caller: AgentId,
     account: Option<Arc<AgentRow>>,
+    mutes: &Mutes<'_>,
 ) -> Result<Value, ApiError> {
-    let peer = counterparty(&listed.row, caller);
-    let participants = peer.into_iter().map(|(_, handle)| participant_value(handle, account.as_deref())).collect();
-    let last = last_visible(store, &listed, caller).await?;
+    let (row, group) = (&listed.row, listed.group.as_deref());
+    let peer = counterparty(row, caller);
+    let participants = peer.map(|(_, handle)| participant_value(handle, account.as_deref(), &app.urls));
+    let last = last_visible(app.store().as_ref(), &listed, caller).await?;
     let last = last.as_ref().map(|seen| (seen.message.as_ref(), seen.message.sender == caller));
-    Ok(list_item(&listed.row, &listed.own, participants, last))
+    let muted = mutes.cover(row, caller);
+    Ok(list_item(row, group, &listed.own, participants.into_iter().collect(), last, muted, &app.urls))
 }
 
 /// The other member of a direct conversation.
@@ -87,8 +124,9 @@ pub async fn own_view(
 }
 
 async fn last_visible(store: &dyn Store, listed: &Listed, caller: AgentId) -> Result<Option<Seen>, ApiError> {
-    let member = listed.row.members.iter().find(|member| member.agent == caller);
+    let members = listed.group.as_ref().map_or(&listed.row.members, |group| &group.members);
+    let member = members.iter().find(|member| member.agent == caller && member.is_active());
     let Some(from) = member.map(|member| member.joined_at_seq) else { return Ok(None) };
-    let view = ConversationView { row: listed.row.clone(), from };
+    let view = ConversationView { row: listed.row.clone(), group: listed.group.clone(), from };
     Ok(page(store, &view, caller, Cursor::Newest, 1).await?.pop())
 }

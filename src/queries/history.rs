@@ -2,14 +2,15 @@
 //!
 //! H1  Visible is `from <= seq <= last_seq` of the view, minus what the caller hid.
 //! H2  A page is `min(limit, available)` visible rows, whatever was hidden in between.
-//! H3  The state beside a received message is the caller's own; beside an own message it is the recipient's.
+//! H3  The state beside a received message is the caller's own; beside an own message it is the recipient's, in a
+//!     group that of the last recipient.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use actors::api::ConversationView;
 use schema::ids::{AgentId, ConversationId, MessageId, Seq};
-use schema::rows::{MessageRow, ReceiptRow};
+use schema::rows::{MessageRow, ReceiptRow, Timestamp};
 use schema::store::{PAGE_MAX, Store, StoreError};
 
 use crate::app::App;
@@ -104,17 +105,17 @@ async fn collect(
         } else {
             low = high.next(); // seq 1 was read: nothing is left
         }
-        let states = States::read(store, view, caller, range).await?;
+        let states = States::read(store, view, caller, &rows, range).await?;
         seen.extend(rows.into_iter().filter_map(|message| states.of(message)));
     }
     Ok(seen)
 }
 
-/// Receipts of one range, of the caller and of the other member.
+/// Receipts of one range: the caller's, and of its own messages those of everybody who got them.
 struct States {
     caller: AgentId,
     own: HashMap<Seq, ReceiptRow>,
-    peer: HashMap<Seq, ReceiptRow>,
+    others: HashMap<Seq, Vec<ReceiptRow>>,
 }
 
 impl States {
@@ -122,19 +123,21 @@ impl States {
         store: &dyn Store,
         view: &ConversationView,
         caller: AgentId,
+        rows: &[Arc<MessageRow>],
         (from, through): (Seq, Seq),
     ) -> Result<Self, StoreError> {
         let id = view.row.id;
-        let of = |agent| async move {
-            let rows = store.receipts(agent, id, from, through, PAGE_MAX).await?;
-            Ok::<HashMap<_, _>, StoreError>(rows.into_iter().collect())
-        };
-        let peer = view.row.members.iter().find(|member| member.agent != caller);
-        let peer = match peer {
-            Some(peer) => of(peer.agent).await?,
-            None => HashMap::new(),
-        };
-        Ok(Self { caller, own: of(caller).await?, peer })
+        let own = store.receipts(caller, id, from, through, PAGE_MAX).await?.into_iter().collect();
+        let mut others: HashMap<Seq, Vec<ReceiptRow>> = HashMap::new();
+        if rows.iter().any(|row| row.sender == caller) {
+            let members = view.group.as_ref().map_or(&view.row.members, |group| &group.members);
+            for member in members.iter().filter(|member| member.agent != caller) {
+                for (seq, receipt) in store.receipts(member.agent, id, from, through, PAGE_MAX).await? {
+                    others.entry(seq).or_default().push(receipt);
+                }
+            }
+        }
+        Ok(Self { caller, own, others })
     }
 
     /// The row as the caller sees it; `None` if it hid it.
@@ -143,8 +146,24 @@ impl States {
         if own.is_some_and(|receipt| receipt.hidden) {
             return None;
         }
-        let receipt = if message.sender == self.caller { self.peer.get(&message.seq) } else { own };
-        let state = receipt.map(|receipt| MessageState::from(*receipt)).unwrap_or_default();
+        let state = if message.sender == self.caller {
+            least_advanced(self.others.get(&message.seq).map_or(&[], Vec::as_slice))
+        } else {
+            own.map(|receipt| MessageState::from(*receipt)).unwrap_or_default()
+        };
         Some(Seen { message, state })
+    }
+}
+
+/// How far a message came with the last of those who got it; times only once all have it (contract §10).
+fn least_advanced(receipts: &[ReceiptRow]) -> MessageState {
+    let got = receipts.iter().filter(|receipt| receipt.pos.is_some());
+    let Some(status) = got.clone().map(|receipt| receipt.state).min() else { return MessageState::default() };
+    let all = |of: fn(&ReceiptRow) -> Option<Timestamp>| got.clone().map(of).collect::<Option<Vec<_>>>();
+    let latest = |times: Option<Vec<Timestamp>>| times.and_then(|times| times.into_iter().max());
+    MessageState {
+        status,
+        delivered_at: latest(all(|receipt| receipt.delivered_at)),
+        read_at: latest(all(|receipt| receipt.read_at)),
     }
 }

@@ -3,6 +3,7 @@
 //! Q1  A row is shown only if its owner has committed it: every range ends at a bound that an entity gave.
 //! Q2  Full pages: what a caller may not see is skipped and replaced, so a short page means the end (contract S8).
 
+pub mod context;
 pub mod conversations;
 pub mod history;
 pub mod inbox;

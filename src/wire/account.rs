@@ -6,9 +6,10 @@ use schema::rows::{AgentRow, AgentStatus, Audience, BlockRow, ContactRow, Pause}
 use serde_json::{Value, json};
 
 use super::time::Ts;
+use super::urls::Urls;
 
 /// An agent as its owner-key sees it, email masked.
-pub fn agent_value(row: &AgentRow) -> Value {
+pub fn agent_value(row: &AgentRow, urls: &Urls) -> Value {
     let masked = mask_email(&row.email);
     let mut value = json!({
         "id": row.id.to_string(),
@@ -21,24 +22,24 @@ pub fn agent_value(row: &AgentRow) -> Value {
         },
         "updated_at": Ts(row.updated_at),
     });
-    merge(&mut value, profile_value(row));
+    merge(&mut value, profile_value(row, urls));
     value
 }
 
 /// The same with the full address: the caller has just proved control of it.
-pub fn registered_value(row: &AgentRow) -> Value {
-    let mut value = agent_value(row);
+pub fn registered_value(row: &AgentRow, urls: &Urls) -> Value {
+    let mut value = agent_value(row, urls);
     value["email"] = json!(row.email);
     value
 }
 
 /// An agent as anybody sees it.
-pub fn profile_value(row: &AgentRow) -> Value {
+pub fn profile_value(row: &AgentRow, urls: &Urls) -> Value {
     json!({
         "handle": row.handle,
         "display_name": row.display_name,
         "description": row.description,
-        "avatar_url": Value::Null,
+        "avatar_url": urls.avatar_of(row.avatar_key.as_deref()),
         "status": status_name(row.status),
         "is_system": row.is_system,
         "created_at": Ts(row.created_at),
@@ -46,12 +47,12 @@ pub fn profile_value(row: &AgentRow) -> Value {
 }
 
 /// An entry of a contact book; `agent` is the account it points to.
-pub fn contact_value(row: &ContactRow, agent: Option<&AgentRow>) -> Value {
+pub fn contact_value(row: &ContactRow, agent: Option<&AgentRow>, urls: &Urls) -> Value {
     json!({
         "handle": row.handle,
         "display_name": agent.and_then(|agent| agent.display_name.as_deref()),
         "description": agent.and_then(|agent| agent.description.as_deref()),
-        "avatar_url": Value::Null,
+        "avatar_url": urls.avatar_of(agent.and_then(|agent| agent.avatar_key.as_deref())),
         "status": status_name(agent.map_or(AgentStatus::Deleted, |agent| agent.status)),
         "notes": row.notes,
         "added_at": Ts(row.added_at),

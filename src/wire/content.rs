@@ -3,7 +3,7 @@
 //! D1  What leaves here is compact JSON within [`PAYLOAD_MAX`] bytes, `content` without null known keys.
 //! D2  Unknown keys inside `content` are kept; type and keys are not cross-checked.
 
-use actors::api::Draft;
+use actors::api::{Attachment, Draft};
 use schema::rows::MessageType;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -73,7 +73,7 @@ pub fn draft(mut fields: Fields) -> Result<(Address, Draft), ApiError> {
         client_msg_id,
         kind: kind.unwrap_or(content.kind),
         mentions: content.text.as_deref().map(mentions).unwrap_or_default(),
-        attachment_id: content.attachment_id,
+        attachment: content.attachment_id.map(|id| Attachment { id, usable: false }),
         content: content.json,
         metadata,
     };

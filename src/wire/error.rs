@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use actors::api::Refusal;
+use actors::api::{GroupEnd, Refusal};
 use actors::limits::Limits;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,6 +16,7 @@ use schema::store::StoreError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::group::group_end_value;
 use super::time::Ts;
 
 /// Wait that is suggested when the domain named none.
@@ -89,6 +90,36 @@ pub enum ApiError {
     /// Not entitled, or no such attachment.
     #[error("attachment not found")]
     AttachmentNotFound,
+    /// No avatar is set.
+    #[error("no avatar is set")]
+    AvatarNotFound,
+    /// Unknown, or somebody else's.
+    #[error("webhook not found")]
+    WebhookNotFound,
+    /// Unknown, used, cancelled, or somebody else's.
+    #[error("invite not found")]
+    InviteNotFound,
+    /// The group has ended; only former members learn it.
+    #[error("the group was deleted")]
+    GroupDeleted(Box<GroupEnd>),
+    /// No place is left in the group.
+    #[error("the group is full")]
+    GroupFull,
+    /// This agent was reported by the caller before.
+    #[error("already reported")]
+    AlreadyReported,
+    /// The same idempotency key came with another request.
+    #[error("this idempotency key was used for another request")]
+    IdempotencyConflict,
+    /// The first request with this idempotency key is still running.
+    #[error("the first request with this idempotency key is still running")]
+    IdempotentInProgress,
+    /// All members of a group together send too much.
+    #[error("the group sends too many messages")]
+    GroupLimit {
+        /// Wait.
+        retry_after_ms: u64,
+    },
     /// Unknown route.
     #[error("no such route")]
     NotFound,
@@ -211,6 +242,14 @@ impl ApiError {
             Self::ConversationNotFound => (StatusCode::NOT_FOUND, "CONVERSATION_NOT_FOUND"),
             Self::MessageNotFound => (StatusCode::NOT_FOUND, "MESSAGE_NOT_FOUND"),
             Self::AttachmentNotFound => (StatusCode::NOT_FOUND, "ATTACHMENT_NOT_FOUND"),
+            Self::AvatarNotFound => (StatusCode::NOT_FOUND, "AVATAR_NOT_FOUND"),
+            Self::WebhookNotFound => (StatusCode::NOT_FOUND, "WEBHOOK_NOT_FOUND"),
+            Self::InviteNotFound => (StatusCode::NOT_FOUND, "INVITE_NOT_FOUND"),
+            Self::GroupDeleted(_) => (StatusCode::GONE, "GROUP_DELETED"),
+            Self::GroupFull => (StatusCode::CONFLICT, "GROUP_FULL"),
+            Self::AlreadyReported => (StatusCode::CONFLICT, "ALREADY_REPORTED"),
+            Self::IdempotencyConflict => (StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_CONFLICT"),
+            Self::IdempotentInProgress => (StatusCode::CONFLICT, "IDEMPOTENT_IN_PROGRESS"),
             Self::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::HandleTaken => (StatusCode::CONFLICT, "HANDLE_TAKEN"),
@@ -220,7 +259,9 @@ impl ApiError {
             Self::AlreadyBlocked => (StatusCode::CONFLICT, "ALREADY_BLOCKED"),
             Self::SystemAgentProtected => (StatusCode::CONFLICT, "SYSTEM_AGENT_PROTECTED"),
             Self::PayloadTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
-            Self::RateLimited { .. } | Self::ColdLimit { .. } => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
+            Self::RateLimited { .. } | Self::ColdLimit { .. } | Self::GroupLimit { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED")
+            }
             Self::OtpCooldown { .. } => (StatusCode::TOO_MANY_REQUESTS, "OTP_COOLDOWN"),
             Self::RecipientBacklogged { .. } => (StatusCode::TOO_MANY_REQUESTS, "RECIPIENT_BACKLOGGED"),
             Self::OtpFailed => (StatusCode::INTERNAL_SERVER_ERROR, "OTP_FAILED"),
@@ -243,6 +284,10 @@ impl ApiError {
             Self::RateLimited { retry_after_ms } | Self::OtpCooldown { retry_after_ms } => {
                 Some(json!({"retry_after_ms": retry_after_ms}))
             }
+            Self::GroupDeleted(end) => Some(group_end_value(end)),
+            Self::GroupLimit { retry_after_ms } => {
+                Some(json!({"retry_after_ms": retry_after_ms, "rule": "group_aggregate"}))
+            }
             Self::ColdLimit { retry_after_ms, limit } => {
                 Some(json!({"retry_after_ms": retry_after_ms, "rule": "cold_outreach", "limit": limit}))
             }
@@ -258,6 +303,7 @@ impl ApiError {
         match self {
             Self::RateLimited { retry_after_ms }
             | Self::ColdLimit { retry_after_ms, .. }
+            | Self::GroupLimit { retry_after_ms }
             | Self::OtpCooldown { retry_after_ms } => Some(*retry_after_ms),
             Self::RecipientBacklogged { .. } | Self::Unavailable => Some(RETRY_MS_DEFAULT),
             _ => None,
@@ -305,6 +351,14 @@ impl From<Refusal> for ApiError {
             }
             Refusal::RecipientBacklogged { handle, undelivered } => Self::RecipientBacklogged { handle, undelivered },
             Refusal::AttachmentNotFound => Self::AttachmentNotFound,
+            Refusal::NotAdmin => Self::Forbidden,
+            Refusal::GroupDeleted(end) => Self::GroupDeleted(end),
+            Refusal::GroupLimit { retry_after_ms } => Self::GroupLimit { retry_after_ms },
+            Refusal::GroupFull => Self::GroupFull,
+            Refusal::InviteNotFound => Self::InviteNotFound,
+            Refusal::NoPicture => Self::AvatarNotFound,
+            Refusal::AlreadyReported => Self::AlreadyReported,
+            Refusal::TooMany { limit } => Self::form(format!("no more than {limit} of these are allowed")),
             Refusal::Unavailable | Refusal::TimedOut => Self::Unavailable,
         }
     }

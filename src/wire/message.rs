@@ -37,13 +37,15 @@ impl From<ReceiptRow> for MessageState {
     }
 }
 
-/// What `context.sender` says beside the handle.
+/// What `context` says beside the handle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SenderInfo<'a> {
+pub struct About<'a> {
     /// Display name as of now.
     pub display_name: Option<&'a str>,
     /// Platform-owned.
     pub is_system: bool,
+    /// Name and number of members of the group, as of now.
+    pub group: Option<(&'a str, u32)>,
 }
 
 /// A message on the wire. Serialise it directly, or flatten it into a larger object.
@@ -71,6 +73,8 @@ pub struct Message<'a> {
     sender_handle: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ok: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped_recipients: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,7 +100,7 @@ struct ContextConversation<'a> {
 }
 
 /// Builds the Message JSON of `row` for one reader. A frame in `ws` is `{"type": "message.new", "payload": <this>}`.
-pub fn message_value<'a>(row: &'a MessageRow, sender: SenderInfo<'a>, state: MessageState) -> Message<'a> {
+pub fn message_value<'a>(row: &'a MessageRow, about: About<'a>, state: MessageState) -> Message<'a> {
     Message {
         id: MessageId { conversation: row.conversation, seq: row.seq }.to_string(),
         conversation_id: row.conversation.to_string(),
@@ -109,13 +113,13 @@ pub fn message_value<'a>(row: &'a MessageRow, sender: SenderInfo<'a>, state: Mes
         context: Context {
             sender: ContextSender {
                 handle: &row.sender_handle,
-                display_name: sender.display_name,
-                kind: if sender.is_system { "system" } else { "agent" },
+                display_name: about.display_name,
+                kind: if about.is_system { "system" } else { "agent" },
             },
             conversation: ContextConversation {
                 kind: conversation_kind(row.conversation.kind),
-                group_name: None,
-                member_count: None,
+                group_name: about.group.map(|(name, _)| name),
+                member_count: about.group.map(|(_, count)| count),
             },
             mentions: &row.mentions,
         },
@@ -127,6 +131,7 @@ pub fn message_value<'a>(row: &'a MessageRow, sender: SenderInfo<'a>, state: Mes
         is_own: None,
         sender_handle: None,
         ok: None,
+        skipped_recipients: None,
     }
 }
 
@@ -141,6 +146,12 @@ impl<'a> Message<'a> {
     pub fn with_ownership(mut self, own: bool) -> Self {
         self.is_own = Some(own);
         self.sender_handle = Some(self.sender);
+        self
+    }
+
+    /// Adds `skipped_recipients`: the answer to a group send.
+    pub fn with_skipped(mut self, skipped: Option<Vec<String>>) -> Self {
+        self.skipped_recipients = skipped;
         self
     }
 

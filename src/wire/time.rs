@@ -19,6 +19,12 @@ impl std::fmt::Display for Ts {
     }
 }
 
+/// A time from a client: RFC 3339 with any offset; `None` for anything else and for times before 1970.
+pub fn parse(text: &str) -> Option<Timestamp> {
+    let at = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Timestamp)
+}
+
 impl Serialize for Ts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -28,6 +34,14 @@ impl Serialize for Ts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_with_any_offset_are_read() {
+        assert_eq!(parse("2026-01-01T02:00:00.007+02:00"), Some(Timestamp(1_767_225_600_007)));
+        for bad in ["", "2026-01-01", "2026-01-01T00:00:00", "1960-01-01T00:00:00Z", "tomorrow"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn three_digits_and_z() {

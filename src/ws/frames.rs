@@ -3,16 +3,19 @@
 //! F1  `{type, payload, id?}`; `hello`, `hello.ok` and `ack` keep their fields at the top.
 //! F2  Reading never fails the socket: what is not understood is [`Incoming::Ignored`].
 
-use actors::api::AckMode;
+use actors::api::{AckMode, ToSession};
 use schema::ids::{ConversationId, DeliveryId, MessageId, Seq};
-use schema::rows::{MessageRow, Timestamp};
+use schema::rows::{MessageRow, PresenceStatus, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::app::Profile;
 use crate::wire::error::ApiError;
-use crate::wire::message::{MessageState, SenderInfo, message_value};
+use crate::wire::fields::Fields;
+use crate::wire::group::{group_end_value, invitation_value};
+use crate::wire::message::{About, MessageState, message_value};
+use crate::wire::social::{presence_fields, presence_name};
 use crate::wire::time::Ts;
+use crate::wire::urls::Urls;
 
 /// What a client frame asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +28,8 @@ pub enum Incoming {
     ReadOne(MessageId),
     /// Typing started or stopped.
     Typing(ConversationId, bool),
-    /// A status of the agent's own.
-    Presence,
+    /// A status of the agent's own, and a message with it.
+    Presence(PresenceStatus, Option<String>),
     /// Known, and not done here.
     Unsupported,
     /// A known type with a payload that does not fit.
@@ -114,9 +117,13 @@ fn typing(payload: &Value, start: bool) -> Incoming {
 }
 
 fn presence(payload: &Value) -> Incoming {
-    match payload.get("status").and_then(Value::as_str) {
-        Some("online" | "offline" | "busy") => Incoming::Presence,
-        _ => Incoming::Invalid(ApiError::field("status", "must be online, offline or busy")),
+    let Ok(mut fields) = Fields::parse(payload.to_string().as_bytes()) else {
+        return Incoming::Invalid(ApiError::field("status", "is required"));
+    };
+    let (status, message) = presence_fields(&mut fields);
+    match fields.finish() {
+        Ok(()) => Incoming::Presence(status, message),
+        Err(error) => Incoming::Invalid(error),
     }
 }
 
@@ -163,47 +170,72 @@ pub fn unsupported(id: Option<&str>) -> String {
 }
 
 /// A message; `delivery` only on backlog frames.
-pub fn message(row: &MessageRow, sender: &Profile, delivery: Option<DeliveryId>) -> String {
-    let sender = SenderInfo { display_name: sender.display_name.as_deref(), is_system: sender.is_system };
-    let value = message_value(row, sender, MessageState::default());
+pub fn message(row: &MessageRow, about: About<'_>, delivery: Option<DeliveryId>) -> String {
+    let value = message_value(row, about, MessageState::default());
     frame("message.new", if let Some(id) = delivery { value.with_delivery(id) } else { value }, None)
 }
 
-/// A peer read messages.
-pub fn read(conversation: ConversationId, reader: &str, through: Seq, at: Timestamp) -> String {
-    let payload = json!({
+/// Everything that is neither a message nor the end of the socket.
+pub fn notice(notice: &ToSession, urls: &Urls) -> String {
+    let (kind, payload) = notice_payload(notice, urls);
+    frame(kind, payload, None)
+}
+
+/// Type and payload of a live-only frame; webhooks carry the same.
+pub fn notice_payload(notice: &ToSession, urls: &Urls) -> (&'static str, Value) {
+    match notice {
+        ToSession::Read { conversation, reader, through, at } => {
+            ("message.read", read(*conversation, reader, *through, *at))
+        }
+        ToSession::Typing { conversation, sender, start } => {
+            let payload = json!({"conversation_id": conversation.to_string(), "sender": sender});
+            (if *start { "typing.start" } else { "typing.stop" }, payload)
+        }
+        ToSession::RateWarning { limit, remaining, reset_at } => {
+            ("rate_limit.warning", rate_warning(*limit, *remaining, *reset_at))
+        }
+        ToSession::Presence { handle, presence } => {
+            let payload = json!({
+                "handle": handle,
+                "status": presence_name(presence.status),
+                "custom_message": presence.message,
+            });
+            ("presence.update", payload)
+        }
+        ToSession::Invited(invite) => ("group.invite.received", invitation_value(&invite.row, &invite.group, urls)),
+        ToSession::GroupDeleted(end) => ("group.deleted", group_end_value(end)),
+        ToSession::Message { .. } | ToSession::Close(_) => ("error", Value::Null), // written by whoever knows more
+    }
+}
+
+fn read(conversation: ConversationId, reader: &str, through: Seq, at: Timestamp) -> Value {
+    json!({
         "conversation_id": conversation.to_string(),
         "reader": reader,
         "through_seq": through.0,
         "message_id": MessageId { conversation, seq: through }.to_string(),
         "at": Ts(at),
-    });
-    frame("message.read", payload, None)
+    })
 }
 
-/// A peer types or stopped.
-pub fn peer_typing(conversation: ConversationId, sender: &str, start: bool) -> String {
-    let payload = json!({"conversation_id": conversation.to_string(), "sender": sender});
-    frame(if start { "typing.start" } else { "typing.stop" }, payload, None)
-}
-
-/// Little is left of a sending allowance.
-pub fn rate_warning(limit: u32, remaining: u32, reset_at: Timestamp) -> String {
-    let payload = json!({
+fn rate_warning(limit: u32, remaining: u32, reset_at: Timestamp) -> Value {
+    json!({
         "endpoint": "POST /v1/messages",
         "limit": limit,
         "remaining": remaining,
         "reset_at": Ts(reset_at),
         "message": "little is left of this allowance",
-    });
-    frame("rate_limit.warning", payload, None)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use actors::api::{GroupEnd, Invitation, Presence};
     use proptest::prelude::*;
-    use schema::ids::{AgentId, Key, Pos};
-    use schema::rows::MessageType;
+    use schema::ids::{AgentId, InviteId, Key, Pos};
+    use schema::rows::{GroupRow, InviteRow, MessageType};
 
     use super::*;
 
@@ -231,18 +263,46 @@ mod tests {
     /// The registry's required keys are in what the server writes.
     #[test]
     fn server_frames_match_the_registry() {
-        let profile = Profile::default();
+        let urls = Urls::new("http://x".into());
+        let group = || {
+            Arc::new(GroupRow {
+                id: conversation(),
+                name: "g".into(),
+                description: None,
+                picture: None,
+                created_by: AgentId(Key::from_bytes([1; 16])),
+                created_by_handle: "alice".into(),
+                members: Vec::new(),
+                invites: Vec::new(),
+                deleted: None,
+                created_at: Timestamp(0),
+            })
+        };
+        let row_of_invite = InviteRow {
+            id: InviteId(Key::from_bytes([3; 16])),
+            group: conversation(),
+            agent: AgentId(Key::from_bytes([2; 16])),
+            inviter: AgentId(Key::from_bytes([1; 16])),
+            inviter_handle: "alice".into(),
+            created_at: Timestamp(0),
+        };
+        let typing = |start| ToSession::Typing { conversation: conversation(), sender: "bob".into(), start };
+        let notices = [
+            ToSession::Read { conversation: conversation(), reader: "bob".into(), through: Seq(7), at: Timestamp(0) },
+            typing(true),
+            typing(false),
+            ToSession::RateWarning { limit: 60, remaining: 3, reset_at: Timestamp(0) },
+            ToSession::Presence { handle: "bob".into(), presence: Presence::default() },
+            ToSession::Invited(Arc::new(Invitation { row: row_of_invite, group: group() })),
+            ToSession::GroupDeleted(Box::new(GroupEnd { group: conversation(), by: "alice".into(), at: Timestamp(0) })),
+        ];
         let written = [
             hello_ok(AckMode::OnWrite),
             hello_error(&ApiError::Unauthorized),
             error(&ApiError::Forbidden, Some("1")),
-            message(&row(), &profile, None),
-            read(conversation(), "bob", Seq(7), Timestamp(0)),
-            peer_typing(conversation(), "bob", true),
-            peer_typing(conversation(), "bob", false),
-            rate_warning(60, 3, Timestamp(0)),
+            message(&row(), About::default(), None),
         ];
-        for text in written {
+        for text in written.into_iter().chain(notices.iter().map(|one| notice(one, &urls))) {
             let frame: Value = serde_json::from_str(&text).unwrap();
             let kind = frame["type"].as_str().unwrap();
             let lines = REGISTRY.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -257,9 +317,9 @@ mod tests {
     #[test]
     fn only_backlog_frames_name_their_delivery() {
         let agent = AgentId(Key::from_bytes([2; 16]));
-        let with = message(&row(), &Profile::default(), Some(DeliveryId::new(agent, Pos(3))));
+        let with = message(&row(), About::default(), Some(DeliveryId::new(agent, Pos(3))));
         assert!(with.contains("\"delivery_id\":\"del_"));
-        assert!(!message(&row(), &Profile::default(), None).contains("delivery_id"));
+        assert!(!message(&row(), About::default(), None).contains("delivery_id"));
     }
 
     #[track_caller]
@@ -284,7 +344,10 @@ mod tests {
         let typing = format!(r#"{{"type":"typing.stop","payload":{{"conversation_id":"{id}"}}}}"#);
         check(&typing, Incoming::Typing(id, false));
         assert!(matches!(parse(r#"{"type":"typing.start","payload":[]}"#).frame, Incoming::Invalid(_)));
-        check(r#"{"type":"presence.update","payload":{"status":"busy"}}"#, Incoming::Presence);
+        check(
+            r#"{"type":"presence.update","payload":{"status":"busy"}}"#,
+            Incoming::Presence(PresenceStatus::Busy, None),
+        );
         assert!(matches!(parse(r#"{"type":"presence.update","payload":{}}"#).frame, Incoming::Invalid(_)));
         assert_eq!(parse(r#"{"type":"message.send","id":"9"}"#).id.as_deref(), Some("9"));
         for nothing in ["", "{", "[]", "7", r#"{"type":7}"#, r#"{"type":"hello"}"#, r#"{"type":"from.the.future"}"#] {

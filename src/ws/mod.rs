@@ -29,6 +29,7 @@ use axum::routing::any;
 use schema::rows::AgentStatus;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::frames::notice_payload;
 use self::socket::Transport;
 use crate::app::App;
 use crate::http::extract::{bearer, credential};

@@ -5,7 +5,7 @@
 
 use actors::limits::Bucket;
 use schema::ids::{ConversationId, MessageId, Seq};
-use schema::rows::Timestamp;
+use schema::rows::{PresenceStatus, Timestamp};
 
 use super::frames::{self, Incoming, Parsed};
 use crate::wire::error::ApiError;
@@ -24,6 +24,8 @@ pub enum Action {
     ReadOne(MessageId, Option<String>),
     /// Relay.
     Typing(ConversationId, bool),
+    /// Set the agent's presence.
+    Presence(PresenceStatus, Option<String>),
     /// Write this frame.
     Reply(String),
     /// Nothing.
@@ -52,8 +54,8 @@ impl Protocol {
             Incoming::Typing(conversation, start) => Action::Typing(conversation, start),
             Incoming::Unsupported => Action::Reply(frames::unsupported(id.as_deref())),
             Incoming::Invalid(error) => Action::Reply(frames::error(&error, id.as_deref())),
-            // Presence is validated; nothing keeps it yet.
-            Incoming::Ack(_) | Incoming::Presence | Incoming::Ignored => Action::Nothing,
+            Incoming::Presence(status, message) => Action::Presence(status, message),
+            Incoming::Ack(_) | Incoming::Ignored => Action::Nothing,
         }
     }
 }

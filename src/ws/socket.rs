@@ -21,6 +21,7 @@ use super::frames;
 use super::greeting::refuse;
 use super::protocol::{Action, Protocol};
 use crate::app::{App, draining};
+use crate::queries::context::{Context, place};
 use crate::queries::history;
 use crate::wire::error::ApiError;
 
@@ -209,6 +210,10 @@ async fn act(app: &App, who: &Attached, action: Action) -> Option<String> {
         Action::Ack(message) => app.domain.ack(who.agent, message),
         Action::ReadThrough(conversation, through) => app.domain.read_through(who.agent, conversation, through),
         Action::Typing(conversation, start) => app.domain.typing(who.agent, conversation, start),
+        Action::Presence(status, message) => {
+            let changed = app.domain.set_presence(who.agent, status, message).await;
+            return changed.err().map(|refusal| frames::error(&refusal.into(), None));
+        }
         Action::ReadOne(message, id) => {
             let marked = mark_read(app, who.agent, message).await;
             return marked.err().map(|error| frames::error(&error, id.as_deref()));
@@ -221,7 +226,7 @@ async fn act(app: &App, who: &Attached, action: Action) -> Option<String> {
 
 async fn mark_read(app: &App, agent: AgentId, message: MessageId) -> Result<(), ApiError> {
     let view = history::view(app, message.conversation, agent).await.map_err(|error| match error {
-        ApiError::ConversationNotFound => ApiError::MessageNotFound,
+        ApiError::ConversationNotFound | ApiError::GroupDeleted(_) => ApiError::MessageNotFound,
         error => error,
     })?;
     let seen = history::one(app.store().as_ref(), &view, agent, message).await?;
@@ -297,21 +302,15 @@ impl Writer<'_> {
                 ToSession::Message { message, pos, drained } => {
                     messages += 1;
                     through = through.max(pos);
-                    let sender = self.app.profiles.get(message.sender).await.unwrap_or_default();
+                    let context = Context::read(self.app, vec![place(&message)]).await.unwrap_or_default();
                     let delivery = pos.filter(|_| drained).map(|pos| DeliveryId::new(self.attached.agent, pos));
-                    frames::message(&message, &sender, delivery)
-                }
-                ToSession::Read { conversation, reader, through, at } => {
-                    frames::read(conversation, &reader, through, at)
-                }
-                ToSession::Typing { conversation, sender, start } => frames::peer_typing(conversation, &sender, start),
-                ToSession::RateWarning { limit, remaining, reset_at } => {
-                    frames::rate_warning(limit, remaining, reset_at)
+                    frames::message(&message, context.about(&message), delivery)
                 }
                 ToSession::Close(reason) => {
                     closing = Some(End::Close(reason.into()));
                     break;
                 }
+                notice => frames::notice(&notice, &self.app.urls),
             };
             metrics::counter!("agentchat_frames_out_total").increment(1);
             match timeout(WRITE_DEADLINE, self.sink.feed(Message::Text(text.into()))).await {

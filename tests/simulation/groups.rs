@@ -75,10 +75,12 @@ impl World {
     /// One client changes one group, or makes it.
     pub(super) fn client_groups(&mut self) {
         let n = self.rng.random_range(0..GROUPS);
-        let (id, agent) = (id(n), self.rng.random_range(0..AGENTS));
+        // Mostly the one who made it: others may do little.
+        let agent = if self.rng.random_bool(0.6) { n } else { self.rng.random_range(0..AGENTS) };
+        let id = id(n);
         if !self.groups.known.contains_key(&id) {
             let create = GroupCommand::Create { name: "g".into(), description: None, picture: None };
-            self.command(id, agent, create);
+            self.command(id, n, create);
             return;
         }
         let other = (agent + self.rng.random_range(1..AGENTS)) % AGENTS;
@@ -94,7 +96,7 @@ impl World {
                 let patch = GroupPatch { name, ..GroupPatch::default() };
                 self.command(id, agent, GroupCommand::Update(patch));
             }
-            35 if self.rng.random_bool(0.2) => {
+            35 if self.rng.random_bool(0.3) => {
                 let creator_gone = self.rng_bool();
                 self.command(id, agent, GroupCommand::Delete { creator_gone });
             }
@@ -143,7 +145,7 @@ impl World {
     }
 
     pub(super) fn group_for_send(&mut self, from: usize) -> Option<ConversationId> {
-        let pick = self.rng.random_range(0..GROUPS * 2);
+        let pick = self.rng.random_range(0..GROUPS + 1);
         let group = self.groups.known.get(&id(pick))?;
         group.stretches.get(&self.ids[from])?.values().any(Option::is_none).then(|| id(pick))
     }

@@ -12,7 +12,7 @@
 //!     is not shown a second time.
 //! S15 Nothing is dropped for a full window: it stays stored, and the socket lags.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use schema::ids::{MessageId, Pos};
@@ -35,6 +35,8 @@ pub(super) struct Session {
     unwritten: u32,
     /// Shown and not yet settled, in order.
     open: VecDeque<(Pos, MessageId)>,
+    /// Written on a socket without acks, and not yet settled.
+    settling: BTreeSet<Pos>,
     /// Frames beyond the window that stalls let through.
     bonus: u32,
     full_since: Option<Timestamp>,
@@ -57,6 +59,7 @@ impl Session {
             reading: false,
             unwritten: 0,
             open: VecDeque::new(),
+            settling: BTreeSet::new(),
             bonus: 0,
             full_since: None,
             passed_over: None,
@@ -122,11 +125,13 @@ impl Session {
         if !self.lagging || self.reading {
             return None;
         }
-        // Without acks, what was written is known by the highest place alone: that has to be settled first.
-        let settled = self.open.is_empty() || matches!(self.mode, AckMode::Explicit { .. });
-        if let Some(from) = self.passed_over.filter(|_| self.going_back && settled) {
-            self.cursor = self.cursor.min(Pos(from.0.saturating_sub(1)));
-            (self.passed_over, self.going_back) = (None, false);
+        if self.going_back {
+            // Without acks, what was written is known by the highest place alone: that has to be settled first.
+            if !self.open.is_empty() && self.mode == AckMode::OnWrite {
+                return None;
+            }
+            let from = self.passed_over.take().map_or(self.cursor, |from| Pos(from.0.saturating_sub(1)));
+            (self.cursor, self.going_back) = (self.cursor.min(from), false);
         }
         let credit = self.credit().min(FEED_PAGE);
         if credit == 0 {
@@ -148,6 +153,9 @@ impl Session {
         fx: &mut Effects,
     ) {
         self.reading = false;
+        if self.going_back {
+            return; // read before the mute ended: what was passed over comes first
+        }
         let complete = rows.len() < limit;
         for row in rows {
             self.flush_echoes(row.pos, fx);
@@ -168,7 +176,7 @@ impl Session {
     }
 
     fn is_open(&self, pos: Pos) -> bool {
-        self.open.binary_search_by_key(&pos, |(pos, _)| *pos).is_ok()
+        self.settling.contains(&pos) || self.open.binary_search_by_key(&pos, |(pos, _)| *pos).is_ok()
     }
 
     /// Shows the echoes that belong before a position.
@@ -200,7 +208,10 @@ impl Session {
         let mut delivered = Vec::new();
         if let (AckMode::OnWrite, Some(through)) = (self.mode, through) {
             while self.open.front().is_some_and(|(pos, _)| *pos <= through) {
-                delivered.extend(self.open.pop_front().map(|(_, message)| message));
+                if let Some((pos, message)) = self.open.pop_front() {
+                    self.settling.insert(pos);
+                    delivered.push(message);
+                }
             }
         }
         delivered
@@ -208,6 +219,7 @@ impl Session {
 
     /// A delivery left the backlog, by whatever way: its place in the window is free.
     pub(super) fn settled(&mut self, pos: Pos) {
+        self.settling.remove(&pos);
         if let Ok(at) = self.open.binary_search_by_key(&pos, |(pos, _)| *pos) {
             self.open.remove(at);
             (self.full_since, self.bonus) = (None, self.bonus.min(self.open.len() as u32));

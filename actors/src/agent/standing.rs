@@ -128,5 +128,5 @@ impl Agent {
 
 /// What a conversation makes of an accusation: it counts if the accused opened the conversation (J1).
 pub(crate) fn counted(opened_by: AgentId, target: AgentId, by: AgentId, signal: Signal) -> Option<Event> {
-    (opened_by == target).then(|| Event::Agent(target, AgentEvent::Signal(by, signal)))
+    (opened_by == target).then_some(Event::Agent(target, AgentEvent::Signal(by, signal)))
 }

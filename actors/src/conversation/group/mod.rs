@@ -174,13 +174,13 @@ impl Conversation {
         let actor_handle = || actor.handle.clone();
         if let Some(name) = patch.name.filter(|name| self.group().is_ok_and(|group| group.name != *name)) {
             self.group_mut()?.name.clone_from(&name);
-            let event = GroupEvent::NameChanged { new_name: name, actor_handle: actor_handle() };
+            let event = GroupEvent::NameChanged { name, actor: actor_handle() };
             self.tell(now, sender.clone(), &event);
         }
         let description = patch.description.filter(|text| self.group().is_ok_and(|group| group.description != *text));
         if let Some(description) = description {
             self.group_mut()?.description = description;
-            self.tell(now, sender.clone(), &GroupEvent::DescriptionChanged { actor_handle: actor_handle() });
+            self.tell(now, sender.clone(), &GroupEvent::DescriptionChanged { actor: actor_handle() });
         }
         let tells = patch.picture_always_tells;
         let picture = patch.picture.filter(|new| tells || self.group().is_ok_and(|group| group.picture != *new));
@@ -189,7 +189,7 @@ impl Conversation {
                 return Err(Refusal::NoPicture);
             }
             self.group_mut()?.picture = picture;
-            self.tell(now, sender, &GroupEvent::AvatarChanged { actor_handle: actor_handle() });
+            self.tell(now, sender, &GroupEvent::AvatarChanged { actor: actor_handle() });
         }
         self.view_for(actor.agent)
     }
@@ -252,7 +252,7 @@ impl Conversation {
         if invited {
             self.next.rows.push(Write::InviteRemove(joiner.agent, id)); // R3
         }
-        let event = GroupEvent::MemberJoined { agent_handle: joiner.handle.clone() };
+        let event = GroupEvent::MemberJoined { agent: joiner.handle.clone() };
         self.tell(now, (joiner.agent, joiner.handle), &event);
         Ok(())
     }
@@ -268,7 +268,7 @@ impl Conversation {
         if target == group.created_by {
             return Err(Refusal::NotAdmin);
         }
-        let event = GroupEvent::MemberRemoved { agent_handle: handle, actor_handle: actor.handle.clone() };
+        let event = GroupEvent::MemberRemoved { agent: handle, actor: actor.handle.clone() };
         let seq = self.tell(now, (actor.agent, actor.handle.clone()), &event);
         self.mark_left(target, seq)?;
         Ok(Reply::Done)
@@ -302,11 +302,11 @@ impl Conversation {
         if member.role == role {
             return Ok(Reply::Done);
         }
-        let (agent_handle, actor_handle) = (member.handle.clone(), actor.handle.clone());
+        let (agent, by) = (member.handle.clone(), actor.handle.clone());
         self.give_role(target, role)?;
         let event = match role {
-            Role::Admin => GroupEvent::AdminPromoted { agent_handle, actor_handle: Some(actor_handle) },
-            Role::Member => GroupEvent::AdminDemoted { agent_handle, actor_handle },
+            Role::Admin => GroupEvent::AdminPromoted { agent, actor: Some(by) },
+            Role::Member => GroupEvent::AdminDemoted { agent, actor: by },
         };
         self.tell(now, (actor.agent, actor.handle.clone()), &event);
         Ok(Reply::Done)
@@ -324,7 +324,7 @@ impl Conversation {
     fn leave(&mut self, now: Timestamp, actor: &Actor) -> Result<Reply, Refusal> {
         open_to(self.group()?, actor.agent)?;
         let sender = (actor.agent, actor.handle.clone());
-        let event = GroupEvent::MemberLeft { agent_handle: actor.handle.clone() };
+        let event = GroupEvent::MemberLeft { agent: actor.handle.clone() };
         let seq = self.tell(now, sender.clone(), &event);
         self.mark_left(actor.agent, seq)?;
         let group = self.group()?;
@@ -337,7 +337,7 @@ impl Conversation {
             return Ok(Reply::Left(None));
         };
         self.give_role(heir, Role::Admin)?;
-        self.tell(now, sender, &GroupEvent::AdminPromoted { agent_handle: handle.clone(), actor_handle: None });
+        self.tell(now, sender, &GroupEvent::AdminPromoted { agent: handle.clone(), actor: None });
         Ok(Reply::Left(Some(handle)))
     }
 
@@ -384,7 +384,7 @@ impl Conversation {
             return Err(Refusal::NotAdmin);
         }
         let by = actor.handle.clone();
-        self.tell(now, (actor.agent, by.clone()), &GroupEvent::GroupDeleted { actor_handle: by.clone() });
+        self.tell(now, (actor.agent, by.clone()), &GroupEvent::GroupDeleted { actor: by.clone() });
         self.cancel_invites()?;
         let end = GroupEnd { group: self.id, by: by.clone(), at: now };
         let group = self.group_mut()?;
