@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use schema::embedded::{EmbeddedOptions, EmbeddedStore};
 
+use crate::admin::{self, AdminCommand};
 use crate::config::{Config, Flags};
 use crate::{node, telemetry};
 
@@ -18,6 +19,7 @@ use crate::{node, telemetry};
   agentchat                                   serve on 127.0.0.1:8080, everything under ./data
   agentchat --listen 0.0.0.0:80 --public-url https://chat.example.com --smtp-url smtp://mail:25
   agentchat check --data-dir /var/lib/agentchat       verify a stopped server's directory
+  agentchat admin provision --count 1000 --prefix bot --out keys.jsonl
   AGENTCHAT_LIMITS=open agentchat             no rate limits, for tests and load")]
 pub struct Cli {
     #[command(subcommand)]
@@ -30,6 +32,9 @@ pub struct Cli {
 enum Command {
     /// Serve until SIGTERM or Ctrl-C (the default)
     Serve,
+    /// Command a running node: create agents in bulk, suspend, pause, make system agents, read reports
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Verify the embedded store of a stopped server: every frame, every row, and what rows say of each other
     Check,
 }
@@ -44,6 +49,7 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(config),
             Command::Check => check(&config),
+            Command::Admin(command) => admin(&config, command),
         }
     }
 }
@@ -57,6 +63,17 @@ fn serve(config: Config) -> ExitCode {
         Err(error) => return fail(&error),
     };
     match runtime.block_on(node::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn admin(config: &Config, command: AdminCommand) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(admin::run(config, command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

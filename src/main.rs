@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a binary has no outside: `pub` means used by other modules")]
 
+mod admin;
 mod app;
 mod cli;
 mod clock;

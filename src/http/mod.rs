@@ -16,6 +16,7 @@ mod messages;
 mod mutes;
 mod observe;
 mod operations;
+pub mod operator;
 mod presence;
 mod replies;
 pub mod serve;
@@ -50,6 +51,7 @@ pub fn router(app: &App) -> Router<App> {
         .merge(replies::routes())
         .merge(ws::routes())
         .merge(operations::routes())
+        .merge(operator::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(from_fn_with_state(app.clone(), idempotency::remembered))

@@ -45,7 +45,7 @@ pub(super) fn new_code() -> String {
 }
 
 /// `ac_live_` and 256 random bits.
-pub(super) fn new_api_key() -> String {
+pub fn new_api_key() -> String {
     format!("ac_live_{}", BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }
 

@@ -28,7 +28,7 @@ use schema::store::{CreateAgentError, EmailBudget, Store};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-pub use self::codes::well_shaped as code_is_well_shaped;
+pub use self::codes::{new_api_key as fresh_api_key, well_shaped as code_is_well_shaped};
 use self::codes::{Codes, LIFETIME_MS, Turn};
 use self::recent::{Recent, Spacing};
 use self::recovery::Job;

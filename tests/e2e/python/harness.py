@@ -27,6 +27,8 @@ STOP_DEADLINE_S = 20.0
 MAIL_DEADLINE_S = 10.0
 POLL_S = 0.02
 
+OPERATOR_TOKEN = "the-operator-token-of-these-tests"
+
 CODE_LINE = re.compile(r"^\s*(\d{6})\s*$", re.MULTILINE)
 
 T = TypeVar("T")
@@ -57,7 +59,7 @@ class Server:
         self.port = free_port()
         self.limits = limits
         self.settings = directory / "agentchat.toml"
-        lines = ["[numbers]", *(f"{name} = {value}" for name, value in (numbers or {}).items())]
+        lines = ["webhooks_allow_private = true", "[numbers]", *(f"{name} = {value}" for name, value in (numbers or {}).items())]
         self.settings.write_text("\n".join(lines) + "\n")
         self.data = directory / "data"
         self.log = directory / "server.log"
@@ -75,6 +77,7 @@ class Server:
             "AGENTCHAT_DATA_DIR": str(self.data),
             "AGENTCHAT_LIMITS": self.limits,
             "AGENTCHAT_CONFIG": str(self.settings),
+            "AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN,
             "AGENTCHAT_LOG": os.environ.get("AGENTCHAT_LOG", "info"),
         }
         with self.log.open("ab") as log:
@@ -133,6 +136,11 @@ class Server:
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def operate(self, method: str, path: str, body: Any = None, token: str = OPERATOR_TOKEN) -> httpx.Response:
+        """Commands the server as its operator."""
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.request(method, f"{self.base}/operator/{path}", headers=headers, json=body, timeout=30)
 
     def mailed_code(self, address: str, after: int = 0) -> str:
         """The code in the newest mail to `address`; at least `after + 1` mails must have come."""

@@ -1,0 +1,182 @@
+//! `agentchat admin`: the operator surface of a running node, from the command line.
+//!
+//! Speaks HTTP to the node like any other client; the token comes from the same setting that the node reads.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::http::operator::PROVISION_MAX;
+
+/// What operators do.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Create many agents: PREFIX-1, PREFIX-2, … as JSON lines {handle, api_key}
+    Provision {
+        /// How many
+        #[arg(long)]
+        count: u64,
+        /// Beginning of every handle
+        #[arg(long)]
+        prefix: String,
+        /// First number
+        #[arg(long, default_value_t = 1)]
+        start: u64,
+        /// File for the lines; it will hold API keys [default: standard output]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Show an account
+    Show { handle: String },
+    /// Suspend an agent: every endpoint answers AGENT_SUSPENDED, its sockets close
+    Suspend { handle: String },
+    /// End a suspension, and forget the blocks and reports that led to it
+    Unsuspend { handle: String },
+    /// Pause an agent as its owner could
+    Pause {
+        handle: String,
+        /// What is paused
+        mode: PauseMode,
+    },
+    /// Make an agent platform-owned: shown as system, not to be blocked or reported
+    System {
+        handle: String,
+        /// Make it ordinary again
+        #[arg(long)]
+        off: bool,
+    },
+    /// Let an email address register as if it never had
+    ReleaseEmail { email: String },
+    /// List reports, by reporter
+    Reports,
+}
+
+/// Pauses by name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PauseMode {
+    /// Nothing is paused
+    None,
+    /// It cannot send
+    Send,
+    /// It can neither send nor receive
+    Full,
+}
+
+/// Why a command did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No token.
+    #[error("set AGENTCHAT_OPERATOR_TOKEN (or --operator-token) to the token of the running node")]
+    Token,
+    /// No node.
+    #[error("cannot reach the node: is it running there, and does --public-url or --listen name it?")]
+    Unreachable(#[from] reqwest::Error),
+    /// It refused.
+    #[error("the node answered {0}: {1}")]
+    Refused(u16, String),
+    /// Writing.
+    #[error("cannot write")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs one command to its end.
+pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminError> {
+    let token = config.operator_token.clone().ok_or(AdminError::Token)?;
+    let node = Node { base: config.public_url(), token, http: Client::builder().no_proxy().build()? };
+    let (method, path, body) = match command {
+        AdminCommand::Provision { count, prefix, start, out } => return node.provision(count, &prefix, start, out).await,
+        AdminCommand::Reports => return node.reports().await,
+        AdminCommand::Show { handle } => (Method::GET, format!("agents/{handle}"), Value::Null),
+        AdminCommand::Suspend { handle } => (Method::POST, format!("agents/{handle}/suspend"), Value::Null),
+        AdminCommand::Unsuspend { handle } => (Method::POST, format!("agents/{handle}/unsuspend"), Value::Null),
+        AdminCommand::Pause { handle, mode } => {
+            let mode = match mode {
+                PauseMode::None => "none",
+                PauseMode::Send => "send",
+                PauseMode::Full => "full",
+            };
+            (Method::POST, format!("agents/{handle}/pause"), json!({"mode": mode}))
+        }
+        AdminCommand::System { handle, off } => {
+            (if off { Method::DELETE } else { Method::POST }, format!("agents/{handle}/system"), Value::Null)
+        }
+        AdminCommand::ReleaseEmail { email } => (Method::DELETE, format!("emails/{email}"), Value::Null),
+    };
+    let answer: Value = node.call(method, &path, body).await?.json().await?;
+    println!("{answer:#}");
+    Ok(())
+}
+
+/// A node and the right to command it.
+struct Node {
+    base: String,
+    token: String,
+    http: Client,
+}
+
+impl Node {
+    async fn call(&self, method: Method, path: &str, body: Value) -> Result<Response, AdminError> {
+        let mut request = self.http.request(method, format!("{}/operator/{path}", self.base)).bearer_auth(&self.token);
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        Err(AdminError::Refused(status.as_u16(), answer.text().await?))
+    }
+
+    async fn provision(
+        &self,
+        count: u64,
+        prefix: &str,
+        start: u64,
+        out: Option<PathBuf>,
+    ) -> Result<(), AdminError> {
+        let mut sink: Box<dyn Write> = match out {
+            Some(file) => Box::new(std::io::BufWriter::new(private_file(&file)?)),
+            None => Box::new(std::io::stdout().lock()),
+        };
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} agents  {per_sec}  {eta} left");
+        let progress = ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let mut next = start;
+        while next < start + count {
+            let some = (start + count - next).min(PROVISION_MAX);
+            let body = json!({"prefix": prefix, "count": some, "start": next});
+            let lines = self.call(Method::POST, "agents", body).await?.bytes().await?;
+            sink.write_all(&lines)?;
+            next += some;
+            progress.inc(some);
+        }
+        sink.flush()?;
+        progress.finish();
+        Ok(())
+    }
+
+    async fn reports(&self) -> Result<(), AdminError> {
+        let mut after = String::new();
+        loop {
+            let page: Value = self.call(Method::GET, &format!("reports?limit=1000{after}"), Value::Null).await?.json().await?;
+            for report in page["reports"].as_array().into_iter().flatten() {
+                println!("{report}");
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Keys are for nobody else's eyes.
+fn private_file(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}

@@ -1,0 +1,200 @@
+//! The operator surface: bulk provisioning, suspension, system agents, email budgets, reports.
+//!
+//! P1  Without a token in the settings none of this exists; with one, every request has to carry it. The comparison takes
+//!     the same time whatever was sent.
+//! P2  Keys are shown once, in the answer that makes them.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use rand::Rng;
+use schema::ids::{AgentId, Key, KeyHash};
+use schema::rows::{AgentRow, Pause, ReportRow};
+use schema::store::CreateAgentError;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::extract::{Segment, bearer};
+use crate::app::App;
+use crate::identity::{fresh_api_key, handles};
+use crate::wire::account::{agent_value, pause_name};
+use crate::wire::error::ApiError;
+use crate::wire::fields::{Fields, Query};
+use crate::wire::time::Ts;
+
+/// Agents of one request.
+pub const PROVISION_MAX: u64 = 10_000;
+/// Reports of one page when none are asked for, and the most.
+const REPORTS: (usize, usize) = (100, 1_000);
+
+/// `/operator/…`.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/operator/agents", post(provision))
+        .route("/operator/agents/{handle}", get(show))
+        .route("/operator/agents/{handle}/suspend", post(suspend))
+        .route("/operator/agents/{handle}/unsuspend", post(unsuspend))
+        .route("/operator/agents/{handle}/pause", post(pause))
+        .route("/operator/agents/{handle}/system", post(make_system).delete(make_ordinary))
+        .route("/operator/emails/{email}", delete(release_email))
+        .route("/operator/reports", get(reports))
+}
+
+/// A request that carries the operator's token (P1).
+struct Operator;
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let token = app.config.operator_token.as_deref().filter(|token| !token.is_empty());
+        let token = token.ok_or(ApiError::NotFound)?;
+        let sent = bearer(&parts.headers).flatten().unwrap_or_default();
+        // Hashes are of one length, so that nothing is told by the time of the comparison.
+        let same = Sha256::digest(sent).ct_eq(&Sha256::digest(token));
+        if bool::from(same) { Ok(Self) } else { Err(ApiError::Unauthorized) }
+    }
+}
+
+fn number(fields: &mut Fields, name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
+    match fields.raw(name).map(str::parse::<u64>) {
+        None => default,
+        Some(Ok(number)) if range.contains(&number) => number,
+        Some(_) => {
+            fields.complain(name, format!("must be an integer from {} to {}", range.start(), range.end()));
+            default
+        }
+    }
+}
+
+/// `{prefix, count, start?}`: agents `prefix-start …`, as lines `{handle, api_key}`.
+async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    let prefix = fields.required("prefix");
+    let count = number(&mut fields, "count", 1, 1..=PROVISION_MAX);
+    let start = number(&mut fields, "start", 1, 0..=1_000_000_000_000);
+    let last = format!("{prefix}-{}", start + count);
+    if !prefix.is_empty() && !handles::well_formed(&last) {
+        fields.complain("prefix", "with a number behind it must be a handle of 3 to 30 characters");
+    }
+    fields.finish()?;
+    let now = app.clock.now();
+    let (rows, lines): (Vec<AgentRow>, Vec<String>) = (start..start + count)
+        .map(|n| {
+            let (handle, api_key) = (format!("{prefix}-{n}"), fresh_api_key());
+            let id = AgentId(Key::from_bytes(rand::rng().random()));
+            let line = format!("{{\"handle\":\"{handle}\",\"api_key\":\"{api_key}\"}}\n");
+            let email = format!("{handle}@provisioned.invalid");
+            (AgentRow::new(id, handle, email, KeyHash::of(&api_key), now), line)
+        })
+        .unzip();
+    app.store().create_agents(rows).await.map_err(|error| match error {
+        CreateAgentError::HandleTaken => ApiError::HandleTaken,
+        CreateAgentError::Store(error) => error.into(),
+        _ => ApiError::Internal,
+    })?;
+    Ok((StatusCode::CREATED, [(header::CONTENT_TYPE, "application/x-ndjson")], lines.concat()).into_response())
+}
+
+async fn named(app: &App, handle: &str) -> Result<AgentId, ApiError> {
+    let handle = handles::normalise(handle);
+    let found = if handles::well_formed(&handle) { app.handles.resolve(&handle).await? } else { None };
+    found.ok_or(ApiError::AgentNotFound)
+}
+
+/// The account with what operators may see.
+fn account(app: &App, row: &AgentRow) -> Json<Value> {
+    let mut value = agent_value(row, &app.urls);
+    value["email"] = json!(row.email);
+    value["paused_by_owner"] = json!(pause_name(row.paused));
+    Json(value)
+}
+
+async fn show(State(app): State<App>, _: Operator, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
+    let agent = named(&app, &handle).await?;
+    let row = app.store().agent(agent).await?.ok_or(ApiError::AgentNotFound)?;
+    Ok(account(&app, &row))
+}
+
+async fn set_suspended(app: App, handle: &str, suspended: bool) -> Result<Json<Value>, ApiError> {
+    let row = app.domain.suspend(named(&app, handle).await?, suspended).await?;
+    tracing::info!(handle = row.handle, suspended, "an operator decided");
+    Ok(account(&app, &row))
+}
+
+async fn suspend(State(app): State<App>, _: Operator, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
+    set_suspended(app, &handle, true).await
+}
+
+async fn unsuspend(State(app): State<App>, _: Operator, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
+    set_suspended(app, &handle, false).await
+}
+
+/// `{mode: none|send|full}`: what an owner could do, for agents without one.
+async fn pause(
+    State(app): State<App>,
+    _: Operator,
+    Segment(handle): Segment,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    let mode = fields.required("mode");
+    let pause = [Pause::None, Pause::Send, Pause::Full].into_iter().find(|pause| pause_name(*pause) == mode);
+    if pause.is_none() && !mode.is_empty() {
+        fields.complain("mode", "must be none, send or full");
+    }
+    fields.finish()?;
+    let row = app.domain.set_pause(named(&app, &handle).await?, pause.unwrap_or_default()).await?;
+    Ok(account(&app, &row))
+}
+
+async fn set_system(app: App, handle: &str, system: bool) -> Result<Json<Value>, ApiError> {
+    let row = app.domain.set_system(named(&app, handle).await?, system).await?;
+    app.profiles.forget(row.id);
+    tracing::info!(handle = row.handle, system, "an operator decided");
+    Ok(account(&app, &row))
+}
+
+async fn make_system(State(app): State<App>, _: Operator, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
+    set_system(app, &handle, true).await
+}
+
+async fn make_ordinary(
+    State(app): State<App>,
+    _: Operator,
+    Segment(handle): Segment,
+) -> Result<Json<Value>, ApiError> {
+    set_system(app, &handle, false).await
+}
+
+async fn release_email(
+    State(app): State<App>,
+    _: Operator,
+    Segment(email): Segment,
+) -> Result<Json<Value>, ApiError> {
+    app.store().reset_email(&email.trim().to_lowercase()).await?;
+    Ok(Json(json!({"ok": true})))
+}
+
+fn report_value(report: &ReportRow) -> Value {
+    json!({
+        "reporter": report.reporter,
+        "target": report.handle,
+        "reason": report.reason,
+        "reported_at": Ts(report.at),
+    })
+}
+
+async fn reports(State(app): State<App>, _: Operator, query: Query) -> Result<Json<Value>, ApiError> {
+    let limit = query.limit(REPORTS.0, REPORTS.1)?;
+    let after = query.text("after").map(hex::decode).transpose();
+    let after = after.map_err(|_| ApiError::field("after", "must be the next_cursor of a page before"))?;
+    let (rows, next) = app.store().all_reports(after, limit).await?;
+    let shown: Vec<Value> = rows.iter().map(report_value).collect();
+    Ok(Json(json!({"reports": shown, "next_cursor": next.map(hex::encode)})))
+}
