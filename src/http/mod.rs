@@ -25,6 +25,7 @@ mod webhooks;
 use std::any::Any;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -54,6 +55,7 @@ pub fn router(app: &App) -> Router<App> {
         .merge(operator::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
+        .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself
         .layer(from_fn_with_state(app.clone(), idempotency::remembered))
         .layer(from_fn(body::buffered))
         .layer(CatchPanicLayer::custom(panicked))

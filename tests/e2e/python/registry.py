@@ -56,9 +56,17 @@ def endpoint_of(answer: httpx.Response) -> Endpoint | None:
 def note(answer: httpx.Response) -> None:
     """Writes down an answer that a test has checked."""
     endpoint = endpoint_of(answer)
-    if endpoint is None:
-        return
-    if answer.is_success:
+    if endpoint is not None:
+        _write_down(endpoint, answer)
+
+
+def note_as(name: str, answer: httpx.Response) -> None:
+    """The same for an endpoint whose path the answer does not tell."""
+    _write_down(next(one for one in ENDPOINTS if one.name == name), answer)
+
+
+def _write_down(endpoint: Endpoint, answer: httpx.Response) -> None:
+    if answer.status_code < 400:
         endpoint.seen_ok.add(answer.status_code)
     else:
         endpoint.seen_errors.add(answer.json()["code"])
