@@ -89,7 +89,9 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminErro
     let token = config.operator_token.clone().ok_or(AdminError::Token)?;
     let node = Node { base: config.public_url(), token, http: Client::builder().no_proxy().build()? };
     let (method, path, body) = match command {
-        AdminCommand::Provision { count, prefix, start, out } => return node.provision(count, &prefix, start, out).await,
+        AdminCommand::Provision { count, prefix, start, out } => {
+            return node.provision(count, &prefix, start, out).await;
+        }
         AdminCommand::Reports => return node.reports().await,
         AdminCommand::Show { handle } => (Method::GET, format!("agents/{handle}"), Value::Null),
         AdminCommand::Suspend { handle } => (Method::POST, format!("agents/{handle}/suspend"), Value::Null),
@@ -133,13 +135,7 @@ impl Node {
         Err(AdminError::Refused(status.as_u16(), answer.text().await?))
     }
 
-    async fn provision(
-        &self,
-        count: u64,
-        prefix: &str,
-        start: u64,
-        out: Option<PathBuf>,
-    ) -> Result<(), AdminError> {
+    async fn provision(&self, count: u64, prefix: &str, start: u64, out: Option<PathBuf>) -> Result<(), AdminError> {
         let mut sink: Box<dyn Write> = match out {
             Some(file) => Box::new(std::io::BufWriter::new(private_file(&file)?)),
             None => Box::new(std::io::stdout().lock()),
@@ -163,7 +159,8 @@ impl Node {
     async fn reports(&self) -> Result<(), AdminError> {
         let mut after = String::new();
         loop {
-            let page: Value = self.call(Method::GET, &format!("reports?limit=1000{after}"), Value::Null).await?.json().await?;
+            let page: Value =
+                self.call(Method::GET, &format!("reports?limit=1000{after}"), Value::Null).await?.json().await?;
             for report in page["reports"].as_array().into_iter().flatten() {
                 println!("{report}");
             }

@@ -17,6 +17,7 @@ mod mutes;
 mod observe;
 mod operations;
 pub mod operator;
+mod pages;
 mod presence;
 mod replies;
 pub mod serve;
@@ -53,6 +54,7 @@ pub fn router(app: &App) -> Router<App> {
         .merge(ws::routes())
         .merge(operations::routes())
         .merge(operator::routes())
+        .merge(pages::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself

@@ -164,19 +164,11 @@ async fn make_system(State(app): State<App>, _: Operator, Segment(handle): Segme
     set_system(app, &handle, true).await
 }
 
-async fn make_ordinary(
-    State(app): State<App>,
-    _: Operator,
-    Segment(handle): Segment,
-) -> Result<Json<Value>, ApiError> {
+async fn make_ordinary(State(app): State<App>, _: Operator, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
     set_system(app, &handle, false).await
 }
 
-async fn release_email(
-    State(app): State<App>,
-    _: Operator,
-    Segment(email): Segment,
-) -> Result<Json<Value>, ApiError> {
+async fn release_email(State(app): State<App>, _: Operator, Segment(email): Segment) -> Result<Json<Value>, ApiError> {
     app.store().reset_email(&email.trim().to_lowercase()).await?;
     Ok(Json(json!({"ok": true})))
 }

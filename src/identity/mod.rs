@@ -28,8 +28,8 @@ use schema::store::{CreateAgentError, EmailBudget, Store};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-pub use self::codes::{new_api_key as fresh_api_key, well_shaped as code_is_well_shaped};
 use self::codes::{Codes, LIFETIME_MS, Turn};
+pub use self::codes::{new_api_key as fresh_api_key, well_shaped as code_is_well_shaped};
 use self::recent::{Recent, Spacing};
 use self::recovery::Job;
 use crate::clock::Clock;

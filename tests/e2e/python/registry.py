@@ -17,7 +17,10 @@ import httpx
 REGISTRY = Path(__file__).parent / "contract" / "rest.jsonl"
 
 # Codes that every authenticated endpoint shares; the registry does not repeat them.
-COMMON = {"UNAUTHORIZED", "AGENT_SUSPENDED", "RATE_LIMITED", "VALIDATION_ERROR", "INTERNAL_ERROR"}
+COMMON = {
+    "UNAUTHORIZED", "AGENT_SUSPENDED", "RATE_LIMITED", "VALIDATION_ERROR", "INTERNAL_ERROR", "IDEMPOTENCY_KEY_CONFLICT",
+    "IDEMPOTENT_IN_PROGRESS",
+}
 
 
 @dataclass

@@ -8,15 +8,10 @@ import pytest
 from harness import Peer, Server
 from registry import COMMON, ENDPOINTS, Endpoint
 
-# Parts that are not built yet; an entry goes when its part comes.
-NOT_BUILT = (
-    "/v1/groups", "/v1/mutes", "/v1/presence", "/v1/directory", "/v1/uploads", "/v1/attachments", "/v1/webhooks",
-    "/v1/reply", "{upload_url}", "/v1/agents/{handle}/avatar", "/v1/contacts/{handle}/report", "/v1/ws",
-)
-# Codes that need a part that is not built yet: enforcement, system agents, groups, owner pause.
-NOT_REACHABLE = {"RESTRICTED", "SYSTEM_AGENT_PROTECTED", "GROUP_DELETED", "AGENT_PAUSED_BY_OWNER"}
+# Endpoints that are no ordinary request: a socket, and a URL that carries its own right.
+SPECIAL = ("/v1/ws", "{upload_url}")
 
-BUILT = [endpoint for endpoint in ENDPOINTS if not endpoint.path.startswith(NOT_BUILT)]
+ORDINARY = [endpoint for endpoint in ENDPOINTS if not endpoint.path.startswith(SPECIAL)]
 
 
 def _path(endpoint: Endpoint, handle: str) -> str:
@@ -24,10 +19,10 @@ def _path(endpoint: Endpoint, handle: str) -> str:
     path = endpoint.path
     for name, value in values.items():
         path = path.replace(name, value)
-    return path
+    return f"{path}?q=alice" if path == "/v1/directory" else path
 
 
-@pytest.mark.parametrize("endpoint", BUILT, ids=lambda endpoint: endpoint.name)
+@pytest.mark.parametrize("endpoint", ORDINARY, ids=lambda endpoint: endpoint.name)
 def test_auth_class(server: Server, alice: Peer, endpoint: Endpoint) -> None:
     """Without key, with a bad key, with a good one: what each class has to answer."""
     url = f"{server.base}{_path(endpoint, alice.handle)}"
@@ -46,7 +41,7 @@ def test_auth_class(server: Server, alice: Peer, endpoint: Endpoint) -> None:
         assert foreign.status_code in (400, 403), foreign.text
 
 
-@pytest.mark.parametrize("endpoint", BUILT, ids=lambda endpoint: endpoint.name)
+@pytest.mark.parametrize("endpoint", ORDINARY, ids=lambda endpoint: endpoint.name)
 def test_other_verbs_are_named(server: Server, alice: Peer, endpoint: Endpoint) -> None:
     answer = alice.call("TRACE", _path(endpoint, alice.handle))
     assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
@@ -56,10 +51,13 @@ def test_every_promise_was_seen(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("keyword") or request.config.getoption("maxfail") or request.config.args_source.name == "ARGS":
         pytest.skip("a part of the suite ran")
     missing = []
-    for endpoint in BUILT:
+    for endpoint in ENDPOINTS:
+        if endpoint.path == "/v1/ws":
+            continue  # seen by the socket tests, whose answers are no HTTP responses
         missing += [f"{endpoint.name}: {status}" for status in endpoint.ok if status not in endpoint.seen_ok]
-        wanted = set(endpoint.errors) - NOT_REACHABLE
-        missing += [f"{endpoint.name}: {code}" for code in sorted(wanted - endpoint.seen_errors)]
+        missing += [f"{endpoint.name}: {code}" for code in sorted(set(endpoint.errors) - endpoint.seen_errors)]
         unknown = endpoint.seen_errors - set(endpoint.errors) - COMMON - {"PAYLOAD_TOO_LARGE", "FORBIDDEN"}
         missing += [f"{endpoint.name}: {code} is not in the registry" for code in sorted(unknown)]
+        seen = [*map(str, sorted(endpoint.seen_ok)), *sorted(endpoint.seen_errors)]
+        print(f"{endpoint.name:55} {' '.join(seen)}")
     assert not missing, "\n".join(missing)
