@@ -20,6 +20,8 @@ mod requests;
 mod sends;
 mod sessions;
 pub(crate) mod standing;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
