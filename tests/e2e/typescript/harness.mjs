@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, open, readFile, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -49,6 +49,8 @@ export class Server {
     server.directory = await mkdtemp(join(tmpdir(), 'agentchat-e2e-'));
     server.data = join(server.directory, 'data');
     server.log = join(server.directory, 'server.log');
+    // Webhooks of the tests lead to loopback.
+    await writeFile(join(server.directory, 'agentchat.toml'), 'webhooks_allow_private = true\n');
     server.port = await freePort();
     server.base = `http://127.0.0.1:${server.port}`;
     server.wsBase = `ws://127.0.0.1:${server.port}`;
@@ -64,6 +66,7 @@ export class Server {
       AGENTCHAT_LISTEN: `127.0.0.1:${this.port}`,
       AGENTCHAT_DATA_DIR: this.data,
       AGENTCHAT_LIMITS: 'open',
+      AGENTCHAT_CONFIG: join(this.directory, 'agentchat.toml'),
     });
     const log = await open(this.log, 'a');
     const child = spawn(binary, [], { env, cwd: this.directory, stdio: ['ignore', log.fd, log.fd] });
