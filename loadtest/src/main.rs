@@ -7,6 +7,7 @@
 
 mod baseline;
 mod client;
+mod group;
 mod sends;
 mod server;
 
@@ -41,6 +42,21 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// A group with everybody, then half of it on sockets: send latency, deliveries per second, beside direct sends
+    Group {
+        /// Server binary to start on a loopback port with its own directory
+        #[arg(long, default_value = "target/release/agentchat")]
+        server: PathBuf,
+        /// Where the directory is made: the disk that is measured
+        #[arg(long, default_value = ".")]
+        disk: PathBuf,
+        /// Members, the sender included
+        #[arg(long, default_value_t = 256)]
+        size: usize,
+        /// Messages of each sender
+        #[arg(long, default_value_t = 200)]
+        messages: usize,
+    },
 }
 
 /// What can go wrong while measuring.
@@ -59,8 +75,13 @@ pub enum LoadError {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Cli { command: Command::Sends { server, disk, clients, seconds } } = Cli::parse();
-    match sends::run(&server, &disk, &clients, Duration::from_secs(seconds)).await {
+    let done = match Cli::parse().command {
+        Command::Sends { server, disk, clients, seconds } => {
+            sends::run(&server, &disk, &clients, Duration::from_secs(seconds)).await
+        }
+        Command::Group { server, disk, size, messages } => group::run(&server, &disk, size, messages).await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("loadtest: {error}");

@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::server::Server;
 
 /// Text of every message: a short chat line.
-const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all today.";
+pub const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all today.";
 /// Length of the baseline measurement.
 const BASELINE: Duration = Duration::from_secs(3);
 /// Longest latency that is told apart, in microseconds.
@@ -93,6 +93,7 @@ async fn one_client(mut client: Client, to: String, run: usize, until: Instant) 
     Ok(latencies)
 }
 
-fn histogram() -> Result<Histogram<u64>, LoadError> {
+/// Of latencies in microseconds.
+pub fn histogram() -> Result<Histogram<u64>, LoadError> {
     Histogram::new_with_max(LATENCY_MAX_US, 3).map_err(|error| LoadError::Answer(error.to_string()))
 }

@@ -14,6 +14,8 @@ use crate::client::Client;
 
 /// A started server has to accept connections within this.
 const START_DEADLINE: Duration = Duration::from_secs(30);
+/// Opens the operator surface of a measured server.
+pub const OPERATOR_TOKEN: &str = "token-of-the-load-harness";
 /// Settings of a measured server: no rates, and a backlog that nobody drains.
 const SETTINGS: &str =
     "limits = \"open\"\nlog = \"warn\"\n[numbers]\nbacklog_warn = 4000000000\nbacklog_max = 4000000000\n";
@@ -38,6 +40,7 @@ impl Server {
         let process = Command::new(binary)
             .arg("--config")
             .arg(&settings)
+            .args(["--operator-token", OPERATOR_TOKEN])
             .args(["--listen", &address.to_string()])
             .arg("--data-dir")
             .arg(dir.path().join("data"))

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from harness import Server, befriend, enrol, fresh_handle
+from harness import Peer, Server, befriend, enrol, fresh_handle
 from registry import note
 
 Limited = Callable[..., Server]
@@ -192,3 +192,48 @@ def test_a_reply_needs_no_cold_slot(limited: Limited) -> None:
     assert carol.send(alice.handle, "hello alice").status_code == 201
     assert alice.send(carol.handle, "a reply").status_code == 201
     assert carol.send(alice.handle, "and on").status_code == 201
+
+
+def test_directory_limits_stack(limited: Callable[..., Server]) -> None:
+    server = limited(directory_per_minute=5, directory_per_day=7, directory_anonymous_per_minute=2)
+    alice, bob = enrol(server, "alice"), enrol(server, "bob")
+    search = lambda peer: peer.call("GET", "/v1/directory?q=alice")  # noqa: E731
+    assert [search(alice).status_code for _ in range(6)] == [200] * 5 + [429]
+    assert search(bob).status_code == 200, "per agent"
+    anonymous = [httpx.get(f"{server.base}/v1/directory?q=alice") for _ in range(3)]
+    assert [answer.status_code for answer in anonymous] == [200, 200, 429]
+    assert anonymous[2].json()["code"] == "RATE_LIMITED" and int(anonymous[2].headers["retry-after"]) >= 1
+    for peer in (alice, bob):
+        peer.http.close()
+
+
+def test_a_group_has_one_budget_for_all(limited: Callable[..., Server]) -> None:
+    server = limited(group_sends_per_second=3)
+    alice, bob = enrol(server, "alice"), enrol(server, "bob")
+    assert bob.call("POST", "/v1/contacts", {"handle": alice.handle}).status_code == 201
+    body = {"name": "g", "member_handles": [bob.handle]}
+    group = alice.call("POST", "/v1/groups", body).json()["group"]["id"]
+
+    def say(peer: Peer, n: int) -> httpx.Response:
+        message = {"conversation_id": group, "client_msg_id": str(n), "content": {"text": "x"}}
+        return peer.call("POST", "/v1/messages", message)
+
+    answers = [say(peer, n) for n, peer in enumerate([alice, bob, alice, bob, alice, bob])]
+    refusals = [answer for answer in answers if answer.status_code == 429]
+    assert refusals and len(refusals) >= 2, [answer.status_code for answer in answers]
+    assert refusals[0].json()["details"]["rule"] == "group_aggregate"
+    assert refusals[0].json()["details"]["retry_after_ms"] >= 1
+    for peer in (alice, bob):
+        peer.http.close()
+
+
+def test_invitations_and_group_changes_have_limits(limited: Callable[..., Server]) -> None:
+    server = limited(invites_per_day=2, group_changes_per_second=100)
+    alice = enrol(server, "alice")
+    strangers = [enrol(server, f"s{n}") for n in range(3)]
+    group = alice.call("POST", "/v1/groups", {"name": "g"}).json()["group"]["id"]
+    add = lambda peer: alice.call("POST", f"/v1/groups/{group}/members", {"handle": peer.handle})  # noqa: E731
+    assert [add(peer).status_code for peer in strangers] == [200, 200, 429]
+    assert add(strangers[0]).status_code == 200, "the open invitation costs nothing"
+    for peer in (alice, *strangers):
+        peer.http.close()
