@@ -48,7 +48,7 @@ pub struct Fence {
 /// One row change. Puts are absolute (W4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// A message, and with it the replay record (sender, client_msg_id) → (conversation, seq).
+    /// A message, and with it, unless the server wrote it, the replay record (sender, client_msg_id) → (conversation, seq).
     Message(Arc<MessageRow>),
     /// Head of a conversation.
     Conversation(Box<ConversationRow>),

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, ConversationKind, Seq};
-use schema::rows::{ColdRow, ConversationRow, GroupRow, MemberRow, MessageRow, Pause, Role, Timestamp};
+use schema::rows::{ColdRow, ConversationRow, GroupRow, MemberRow, MessageRow, MessageType, Pause, Role, Timestamp};
 use schema::store::Write;
 
 use self::events::{ConversationEvent, PermitFacts, SenderFacts, Settled};
@@ -166,7 +166,10 @@ impl Conversation {
 
     fn send(&mut self, sender: SenderFacts, peer: Option<AgentId>, draft: Draft, fx: &mut Effects) {
         let key = (sender.agent, draft.client_msg_id.clone());
-        let under_way = |fan_out: &FanOut| fan_out.message.sender == key.0 && fan_out.message.client_msg_id == key.1;
+        let under_way = |fan_out: &FanOut| {
+            let message = &fan_out.message;
+            message.kind != MessageType::System && message.sender == key.0 && message.client_msg_id == key.1
+        };
         let in_flight = self.in_flight.iter().flat_map(|batch| &batch.messages);
         // L2: its answer is already on the way, to the agent and not to this one attempt.
         if self.waiting.contains_key(&key)

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, Pos, Seq};
-use crate::rows::{AgentStatus, EmailRow, InboxRow};
+use crate::rows::{AgentStatus, EmailRow, InboxRow, MessageType};
 use crate::store::{StoreError, Write};
 
 /// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
@@ -147,8 +147,11 @@ pub(super) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T,
 pub(super) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
     let op = match write {
         Write::Message(row) => {
-            let place = (row.conversation, row.seq);
-            ops.push(KvOp::put(replay(row.sender, &row.client_msg_id), &place)?);
+            // What the server writes is never sent again, and must not take a key that its author may use.
+            if row.kind != MessageType::System {
+                let place = (row.conversation, row.seq);
+                ops.push(KvOp::put(replay(row.sender, &row.client_msg_id), &place)?);
+            }
             KvOp::put(message(row.conversation, row.seq), row)?
         }
         Write::Conversation(row) => KvOp::put(conversation(row.id), row)?,

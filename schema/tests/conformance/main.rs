@@ -6,6 +6,7 @@
 mod accounts;
 mod batches;
 mod fixtures;
+mod groups;
 mod inboxes;
 mod logs;
 mod relations;
@@ -53,6 +54,15 @@ on_every_engine!(
     batches::batches_of_one_entity_keep_their_order,
     batches::what_was_answered_is_visible,
     batches::an_empty_batch_is_answered_after_those_before,
+    groups::a_group_and_its_invitations_are_kept,
+    groups::large_bodies_are_stored_once_and_delivered_whole,
+    groups::what_the_server_writes_leaves_no_replay_record,
+    groups::watchers_follow_the_books,
+    groups::the_directory_lists_who_may_be_found,
+    groups::agents_are_made_in_bulk_all_or_none,
+    groups::a_released_email_starts_anew,
+    groups::states_reports_and_files_are_kept,
+    groups::what_has_expired_is_swept_and_nothing_else,
     inboxes::pages_are_bounded_and_in_order,
     inboxes::removed_deliveries_are_gone,
     inboxes::receipts_keep_their_last_state,
