@@ -28,6 +28,9 @@ use crate::webhooks::Intake;
 /// How often idle limiter entries are forgotten and gauges refreshed.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
+/// Expired rows are looked for this often, in ticks of the housekeeping: it reads whole tables.
+const SWEEP_EVERY: u64 = 60;
+
 /// Sockets are told to go over 5 s; then each has a moment to say goodbye.
 const SOCKETS_DRAIN: Duration = Duration::from_secs(8);
 
@@ -118,12 +121,15 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
 
 async fn housekeeping(app: App) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
-    loop {
+    for tick in 0_u64.. {
         ticks.tick().await;
         app.gates.forget_idle();
+        app.metrics.run_upkeep();
+        if tick % SWEEP_EVERY != 0 {
+            continue;
+        }
         if let Err(error) = app.store().sweep(app.clock.now()).await {
             tracing::warn!(%error, "expired rows could not be removed");
         }
-        app.metrics.run_upkeep();
     }
 }

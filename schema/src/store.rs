@@ -241,7 +241,8 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets an email's budget: what it registered stays, and it may register as if it never had.
     async fn reset_email(&self, email: &str) -> Result<(), StoreError>;
 
-    /// Removes answers remembered and codes that expired before `now` (answers: 24 h earlier); how many rows went.
+    /// Removes what expired before `now`: remembered answers and files that never came (after 24 h), codes; how many
+    /// rows went.
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
 
     /// Outstanding cold threads of an agent.

@@ -2,11 +2,13 @@
 //!
 //! B1  No more than the limit of its route is held of a body, and only so many large ones at a time.
 //! B2  A little beyond the limit is read and thrown away, so that the client gets the answer and not a reset connection.
+//! B3  A large body is read only from somebody who may send it; the handler judges again.
 
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +17,10 @@ use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
 use super::attachments::{ATTACHMENT_MAX, AVATAR_MAX};
+use super::extract::{bearer, credential};
+use crate::app::App;
 use crate::wire::error::ApiError;
+use crate::wire::fields::Query;
 
 /// Largest JSON body.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -39,12 +44,33 @@ fn limit(method: &Method, path: &str) -> usize {
     }
 }
 
+/// Whether a request may carry a large body at all: strangers must not take the turns of others (B3).
+async fn may_be_large(app: &App, parts: &Parts) -> Result<(), ApiError> {
+    match parts.uri.path().strip_prefix("/objects/") {
+        Some(id) => {
+            let text = parts.uri.query().unwrap_or_default();
+            let query = Query::new(serde_urlencoded::from_str(text).unwrap_or_default());
+            let opens = app.objects.signer().opens(&Method::PUT, id, &query, app.clock.now());
+            if opens { Ok(()) } else { Err(ApiError::Forbidden) }
+        }
+        None => {
+            let key = bearer(&parts.headers).flatten().ok_or(ApiError::Unauthorized)?;
+            credential(app, key).await.map(drop)
+        }
+    }
+}
+
 /// Replaces the body by its bytes, or answers.
-pub async fn buffered(request: Request, next: Next) -> Response {
+pub async fn buffered(State(app): State<App>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let limit = limit(&parts.method, parts.uri.path());
     let (large, deadline) = if limit > BODY_MAX { (true, DEADLINES.1) } else { (false, DEADLINES.0) };
+    if large && let Err(refused) = may_be_large(&app, &parts).await {
+        // What is read is thrown away (B2).
+        let _ = tokio::time::timeout(DEADLINES.0, read(body, 0, 0)).await;
+        return refused.into_response();
+    }
     let _turn = if large { LARGE.acquire().await.ok() } else { None };
     match tokio::time::timeout(deadline, read(body, announced.unwrap_or(0), limit)).await {
         Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,

@@ -28,7 +28,7 @@ use std::any::Any;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -59,7 +59,7 @@ pub fn router(app: &App) -> Router<App> {
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself
         .layer(from_fn_with_state(app.clone(), idempotency::remembered))
-        .layer(from_fn(body::buffered))
+        .layer(from_fn_with_state(app.clone(), body::buffered))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&app.config.cors_origins))
         .layer(from_fn_with_state(app.clone(), observe::observe))

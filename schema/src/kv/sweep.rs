@@ -1,4 +1,4 @@
-//! Removes rows whose time is over: remembered answers and one-time codes.
+//! Removes rows whose time is over: remembered answers, one-time codes, files that were announced and never came.
 //!
 //! S1  A row is judged and removed by its own key only; a row that was replaced meanwhile has a later time and was not
 //!     expired, or is expired as well.
@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use super::keys::{self, Table};
 use super::{Direction, Engine, KvOp, KvStore, above};
-use crate::rows::{IdempotencyRow, PendingRow, Timestamp};
+use crate::rows::{AttachmentRow, IdempotencyRow, PendingRow, Timestamp};
 use crate::store::{PAGE_MAX, StoreError};
 
 /// Answers are remembered for this long; the contract's number.
 const REMEMBERED_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// An announced file is waited for this long; the contract's number.
+const ANNOUNCED_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl<E: Engine> KvStore<E> {
     pub(super) async fn sweep_expired(&self, now: Timestamp) -> Result<usize, StoreError> {
@@ -21,7 +24,12 @@ impl<E: Engine> KvStore<E> {
         let answers = answers.await?;
         let codes =
             self.sweep_table(Table::Pending, |key, value| Ok(keys::decode::<PendingRow>(key, value)?.expires_at < now));
-        Ok(answers + codes.await?)
+        let codes = codes.await?;
+        let files = self.sweep_table(Table::Attachment, |key, value| {
+            let file = keys::decode::<AttachmentRow>(key, value)?;
+            Ok(!file.uploaded && now.ms_since(file.created_at) >= ANNOUNCED_MS)
+        });
+        Ok(answers + codes + files.await?)
     }
 
     /// Walks a table page by page and removes what is expired.

@@ -129,6 +129,21 @@ pub(crate) async fn a_released_email_starts_anew(store: &dyn Store) {
     assert_eq!(store.create_agent(account(2, "alice-2"), None, budget).await, Ok(()));
 }
 
+fn file(id: &str, uploaded: bool) -> AttachmentRow {
+    AttachmentRow {
+        id: id.into(),
+        uploader: agent(1),
+        to: None,
+        scope: None,
+        filename: "f".into(),
+        content_type: "text/plain".into(),
+        size: 1,
+        sha256: "0".repeat(64),
+        uploaded,
+        created_at: Timestamp(1),
+    }
+}
+
 pub(crate) async fn states_reports_and_files_are_kept(store: &dyn Store) {
     let state = AgentStateRow { invited_at: vec![Timestamp(7)], ..AgentStateRow::default() };
     assert_eq!(store.agent_state(agent(1)).await, Ok(None));
@@ -139,18 +154,7 @@ pub(crate) async fn states_reports_and_files_are_kept(store: &dyn Store) {
         reason: None,
         at: Timestamp(1),
     };
-    let file = AttachmentRow {
-        id: "att_0123456789abcdef".into(),
-        uploader: agent(1),
-        to: None,
-        scope: None,
-        filename: "f".into(),
-        content_type: "text/plain".into(),
-        size: 1,
-        sha256: "0".repeat(64),
-        uploaded: true,
-        created_at: Timestamp(1),
-    };
+    let file = file("att_0123456789abcdef", true);
     let writes = vec![
         Write::AgentState(agent(1), Box::new(state.clone())),
         Write::Report(agent(1), Box::new(report(2))),
@@ -187,7 +191,12 @@ pub(crate) async fn what_has_expired_is_swept_and_nothing_else(store: &dyn Store
     let mut later = pending("later");
     later.expires_at = Timestamp(2 * DAY);
     assert_eq!(store.put_pending(later.clone()).await, Ok(()));
-    assert_eq!(store.sweep(Timestamp(DAY + 1)).await, Ok(2));
+    let (kept, lost) = (file("att_0000000000000001", true), file("att_0000000000000002", false));
+    let files = [&kept, &lost].map(|row| Write::Attachment(Box::new(row.clone()))).to_vec();
+    assert_eq!(commit(store, files).await, Ok(()));
+    assert_eq!(store.sweep(Timestamp(DAY + 1)).await, Ok(3));
+    assert_eq!(store.attachment(&lost.id).await, Ok(None));
+    assert_eq!(store.attachment(&kept.id).await, Ok(Some(kept)));
     assert_eq!(store.idempotency(agent(1), "old").await, Ok(None));
     assert_eq!(store.idempotency(agent(1), "new").await, Ok(Some(new)));
     assert_eq!(store.pending("gone").await, Ok(None));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import struct
 import uuid
 from collections.abc import Callable
@@ -165,3 +166,17 @@ def test_each_has_a_limit(limited: Callable[..., Server], limit: str) -> None:
     details = refused(once(), 429, "RATE_LIMITED")
     assert 50_000 < details["retry_after_ms"] <= 60_000
     alice.http.close()
+
+
+def test_strangers_take_no_turn_of_large_bodies(server: Server, alice: Peer) -> None:
+    """More slow uploads than turns, none of which may be large: an honest one goes through beside them."""
+    stalled = []
+    for number in range(12):
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        path = "/objects/att_0000000000000000" if number % 2 else "/v1/agents/somebody/avatar"
+        head = f"PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nbeginning"
+        connection.sendall(head.encode())
+        stalled.append(connection)
+    assert fetch(alice, uploaded(alice)).status_code == 302
+    for connection in stalled:
+        connection.close()
