@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::idempotency::Answers;
-use crate::identity::Identity;
+use crate::identity::{Identity, handles};
 use crate::limits::Gates;
 use crate::mail::Mailer;
 use crate::objects::{Objects, ObjectsError};
@@ -172,6 +172,12 @@ impl Handles {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, memo: Memo::default() }
+    }
+
+    /// The agent that a handle as sent names, deleted ones included; what is malformed names nobody.
+    pub async fn named(&self, sent: &str) -> Result<Option<AgentId>, StoreError> {
+        let handle = handles::normalise(sent);
+        if handles::well_formed(&handle) { self.resolve(&handle).await } else { Ok(None) }
     }
 
     /// The agent a normalised handle belongs to, deleted ones included.

@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 use super::extract::{Caller, Segment};
 use super::groups::{actor, fresh_key, parse, to_the_end};
 use crate::app::App;
-use crate::identity::handles;
 use crate::objects::{PutError, URL_LIFETIME, disposition, images};
 use crate::queries::history;
 use crate::wire::error::ApiError;
@@ -142,9 +141,7 @@ async fn announce(State(app): State<App>, caller: Caller, body: Bytes) -> Result
 }
 
 async fn recipient(app: &App, handle: &str) -> Result<AgentId, ApiError> {
-    let handle = handles::normalise(handle);
-    let found = if handles::well_formed(&handle) { app.handles.resolve(&handle).await? } else { None };
-    let agent = found.ok_or(ApiError::AgentNotFound)?;
+    let agent = app.handles.named(handle).await?.ok_or(ApiError::AgentNotFound)?;
     let row = app.store().agent(agent).await?.filter(|row| row.status != AgentStatus::Deleted);
     row.map(|row| row.id).ok_or(ApiError::AgentNotFound)
 }

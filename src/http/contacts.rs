@@ -41,14 +41,11 @@ pub fn routes() -> Router<App> {
 
 /// The agent that a handle in a request names; not the caller.
 pub(super) async fn other(app: &App, caller: &Caller, handle: &str) -> Result<AgentId, ApiError> {
-    let handle = handles::normalise(handle);
-    if handle == caller.account.handle {
-        return Err(ApiError::field("handle", "must be another agent"));
+    match app.handles.named(handle).await? {
+        Some(agent) if agent == caller.id() => Err(ApiError::field("handle", "must be another agent")),
+        Some(agent) => Ok(agent),
+        None => Err(ApiError::AgentNotFound),
     }
-    if !handles::well_formed(&handle) {
-        return Err(ApiError::AgentNotFound);
-    }
-    app.handles.resolve(&handle).await?.ok_or(ApiError::AgentNotFound)
 }
 
 async fn contact_body(app: &App, contact: &ContactRow) -> Result<Value, ApiError> {

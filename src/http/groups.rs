@@ -80,15 +80,6 @@ fn unpaused(caller: &Caller) -> Result<(), ApiError> {
     if caller.account.paused == Pause::None { Ok(()) } else { Err(ApiError::PausedByOwner) }
 }
 
-/// The agent that a handle names, if there is one.
-async fn named(app: &App, handle: &str) -> Result<Option<AgentId>, ApiError> {
-    let handle = handles::normalise(handle);
-    if !handles::well_formed(&handle) {
-        return Ok(None);
-    }
-    Ok(app.handles.resolve(&handle).await?)
-}
-
 /// GroupDetail for the caller.
 async fn detail(app: &App, caller: AgentId, id: ConversationId) -> Result<Value, ApiError> {
     let view = history::view(app, id, caller).await?;
@@ -175,7 +166,7 @@ async fn create(State(app): State<App>, caller: Caller, body: Bytes) -> Result<R
         app.domain.create_group(id, actor(&caller), command).await?;
         let mut results = Vec::new();
         for handle in handles.into_iter().filter(|handle| *handle != caller.account.handle) {
-            let Some(target) = named(&app, &handle).await? else { continue };
+            let Some(target) = app.handles.named(&handle).await? else { continue };
             match add_one(&app, id, &caller, Some(target)).await {
                 Ok(added) => results.push(added_value(&handle, added)),
                 Err(error @ (ApiError::Unavailable | ApiError::Internal)) => return Err(error),
@@ -247,7 +238,7 @@ async fn add(
     fields.finish()?;
     unpaused(&caller)?;
     let id = parse(&id)?;
-    let target = named(&app, &handle).await?;
+    let target = app.handles.named(&handle).await?;
     let added = to_the_end(async move { add_one(&app, id, &caller, target).await }).await?;
     Ok(Json(added_value(&handles::normalise(&handle), added)))
 }
@@ -255,17 +246,13 @@ async fn add(
 /// The two `{...}` segments of a member's path.
 type Member = axum::extract::Path<(String, String)>;
 
-async fn target(app: &App, handle: &str) -> Result<Option<AgentId>, ApiError> {
-    named(app, handle).await
-}
-
 async fn remove(
     State(app): State<App>,
     caller: Caller,
     axum::extract::Path((id, handle)): Member,
 ) -> Result<Json<Value>, ApiError> {
     app.gates.group_change(caller.id())?;
-    let (id, target) = (parse(&id)?, target(&app, &handle).await?);
+    let (id, target) = (parse(&id)?, app.handles.named(&handle).await?);
     app.domain.remove_member(id, actor(&caller), target).await?;
     app.groups.forget(id);
     Ok(Json(json!({"ok": true, "message": "removed"})))
@@ -273,7 +260,7 @@ async fn remove(
 
 async fn set_role(app: App, caller: Caller, id: &str, handle: &str, role: Role) -> Result<Json<Value>, ApiError> {
     app.gates.group_change(caller.id())?;
-    let (id, target) = (parse(id)?, target(&app, handle).await?);
+    let (id, target) = (parse(id)?, app.handles.named(handle).await?);
     app.domain.set_role(id, actor(&caller), target, role).await?;
     let message = if role == Role::Admin { "promoted" } else { "demoted" };
     Ok(Json(json!({"ok": true, "message": message})))

@@ -154,11 +154,7 @@ async fn profile(
     Segment(handle): Segment,
 ) -> Result<Json<Value>, ApiError> {
     app.gates.profile(ip)?;
-    let handle = handles::normalise(&handle);
-    if !handles::well_formed(&handle) {
-        return Err(ApiError::AgentNotFound);
-    }
-    let agent = app.handles.resolve(&handle).await?.ok_or(ApiError::AgentNotFound)?;
+    let agent = app.handles.named(&handle).await?.ok_or(ApiError::AgentNotFound)?;
     let row = app.store().agent(agent).await?.filter(|row| row.status != AgentStatus::Deleted);
     row.map(|row| Json(profile_value(&row, &app.urls))).ok_or(ApiError::AgentNotFound)
 }

@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use super::attachments;
 use super::extract::{Caller, Segment};
 use crate::app::App;
-use crate::identity::handles;
 use crate::queries::context::{Context, place};
 use crate::queries::history::{self, Cursor, Seen};
 use crate::queries::inbox;
@@ -74,11 +73,7 @@ async fn send(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Res
 /// What cannot exist is left to the domain too: a replay of the same key still answers first.
 async fn target(app: &App, address: Address) -> Result<Target, ApiError> {
     Ok(match address {
-        Address::Handle(handle) => {
-            let handle = handles::normalise(&handle);
-            let found = if handles::well_formed(&handle) { app.handles.resolve(&handle).await? } else { None };
-            found.map_or(Target::UnknownAgent, Target::Agent)
-        }
+        Address::Handle(handle) => app.handles.named(&handle).await?.map_or(Target::UnknownAgent, Target::Agent),
         Address::Conversation(id) => id.parse().map_or(Target::UnknownConversation, Target::Conversation),
     })
 }

@@ -102,9 +102,7 @@ async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<R
 }
 
 async fn named(app: &App, handle: &str) -> Result<AgentId, ApiError> {
-    let handle = handles::normalise(handle);
-    let found = if handles::well_formed(&handle) { app.handles.resolve(&handle).await? } else { None };
-    found.ok_or(ApiError::AgentNotFound)
+    app.handles.named(handle).await?.ok_or(ApiError::AgentNotFound)
 }
 
 /// The account with what operators may see.
