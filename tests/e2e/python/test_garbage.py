@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 from harness import Peer, Server, befriend
 from registry import ENDPOINTS
 
+FRAME_MAX = 64 * 1024
 MEBIBYTE = 1024 * 1024
 ROUNDS = 3
 # What an allocator may keep after a burst; the garbage itself would add up to far more if it were held.
@@ -94,11 +95,14 @@ def test_garbage_on_the_socket(server: Server, alice: Peer, bob: Peer) -> None:
         while (frame := json.loads(socket.recv(timeout=10)))["type"] != "message.new":
             assert frame["type"] == "error"
         assert frame["payload"]["id"] == sent
-    for garbage in (noise.randbytes(MEBIBYTE), "x" * MEBIBYTE):
+    for garbage in (noise.randbytes(FRAME_MAX + 1), "x" * (FRAME_MAX + 1), noise.randbytes(MEBIBYTE), "x" * MEBIBYTE):
         with connect(f"{server.ws_base}/v1/ws", additional_headers=headers, proxy=None) as socket:
             with pytest.raises(ConnectionClosed) as closed:
                 socket.send(garbage)
                 while True:
                     socket.recv(timeout=10)
-            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
+            # A client that is still writing when the server has gone away may never read why: what is far too large is
+            # not read to its end.
+            told = closed.value.rcvd
+            assert told.code == 1009 if told is not None else len(garbage) == MEBIBYTE
     assert alice.call("GET", "/v1/agents/me").status_code == 200
