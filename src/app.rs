@@ -142,7 +142,7 @@ pub struct Auth {
 impl Auth {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Memo::default() }
+        Self { store, memo: Default::default() }
     }
 
     /// The agent this key was made for. `None` for a key that nobody ever held.
@@ -171,7 +171,7 @@ pub struct Handles {
 impl Handles {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Memo::default() }
+        Self { store, memo: Default::default() }
     }
 
     /// The agent that a handle as sent names, deleted ones included; what is malformed names nobody.
@@ -205,32 +205,28 @@ pub struct Profile {
 /// Agents to the names shown beside their messages (A3).
 pub struct Profiles {
     store: Arc<dyn Store>,
-    memo: Memo<AgentId, (Instant, Arc<Profile>)>,
+    memo: Fresh<AgentId, Profile>,
 }
 
 impl Profiles {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Memo::default() }
+        Self { store, memo: Default::default() }
     }
 
     /// The profile of an agent; an unknown one has no name.
     pub async fn get(&self, agent: AgentId) -> Result<Arc<Profile>, StoreError> {
-        if let Some((read_at, profile)) = self.memo.get(&agent)
-            && read_at.elapsed() < PROFILE_FRESH
-        {
+        if let Some(profile) = self.memo.get(&agent) {
             return Ok(profile);
         }
         let row = self.store.agent(agent).await?;
         let profile = row.map(|row| Profile { display_name: row.display_name, is_system: row.is_system });
-        let profile = Arc::new(profile.unwrap_or_default());
-        self.memo.put(agent, (Instant::now(), Arc::clone(&profile)));
-        Ok(profile)
+        Ok(self.memo.put(agent, profile.unwrap_or_default()))
     }
 
     /// Drops what is known of an agent that was just changed.
     pub fn forget(&self, agent: AgentId) {
-        self.memo.remove(&agent);
+        self.memo.0.remove(&agent);
     }
 }
 
@@ -246,13 +242,13 @@ pub struct GroupName {
 /// Groups to what is shown beside their messages (A3).
 pub struct Groups {
     store: Arc<dyn Store>,
-    memo: Memo<ConversationId, (Instant, Arc<GroupName>)>,
+    memo: Fresh<ConversationId, GroupName>,
 }
 
 impl Groups {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Memo::default() }
+        Self { store, memo: Default::default() }
     }
 
     /// The group that a conversation is; `None` for a direct one.
@@ -260,21 +256,39 @@ impl Groups {
         if id.kind == ConversationKind::Direct {
             return Ok(None);
         }
-        if let Some((read_at, group)) = self.memo.get(&id)
-            && read_at.elapsed() < PROFILE_FRESH
-        {
+        if let Some(group) = self.memo.get(&id) {
             return Ok(Some(group));
         }
         let row = self.store.group(id).await?;
         let group = row.map(|row| GroupName { members: row.active().count() as u32, name: row.name });
-        let group = Arc::new(group.unwrap_or_default());
-        self.memo.put(id, (Instant::now(), Arc::clone(&group)));
-        Ok(Some(group))
+        Ok(Some(self.memo.put(id, group.unwrap_or_default())))
     }
 
     /// Drops what is known of a group that was just changed.
     pub fn forget(&self, id: ConversationId) {
-        self.memo.remove(&id);
+        self.memo.0.remove(&id);
+    }
+}
+
+/// A memo whose entries count for [`PROFILE_FRESH`] (A3).
+struct Fresh<K, V>(Memo<K, (Instant, Arc<V>)>);
+
+impl<K, V> Default for Fresh<K, V> {
+    fn default() -> Self {
+        Self(Memo::default())
+    }
+}
+
+impl<K: Hash + Eq, V> Fresh<K, V> {
+    fn get(&self, key: &K) -> Option<Arc<V>> {
+        let (read_at, value) = self.0.get(key)?;
+        (read_at.elapsed() < PROFILE_FRESH).then_some(value)
+    }
+
+    fn put(&self, key: K, value: V) -> Arc<V> {
+        let value = Arc::new(value);
+        self.0.put(key, (Instant::now(), Arc::clone(&value)));
+        value
     }
 }
 

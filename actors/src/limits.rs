@@ -1,5 +1,7 @@
 //! Every number that bounds the domain, with its reason.
 
+use schema::rows::Timestamp;
+
 /// Drafts and messages of one conversation whose sends are not settled; more are refused with a retryable error.
 /// At most one page of a store read, so that an activation finds everything that is unfinished.
 pub const FANOUT_MAX: usize = 512;
@@ -60,6 +62,22 @@ pub const IDLE_MS: u64 = 60_000;
 /// Conversation views kept by one idle agent.
 pub const VIEWS_KEPT: usize = 8;
 
+/// Whether a further event fits into `limit` per `window_ms`, beside those at `times` and those `set_aside`; `Err` says how
+/// many milliseconds to wait.
+pub fn window_allows(
+    times: impl Iterator<Item = Timestamp> + Clone,
+    set_aside: usize,
+    limit: Option<u32>,
+    (now, window_ms): (Timestamp, u64),
+) -> Result<(), u64> {
+    let Some(limit) = limit else { return Ok(()) };
+    let counted = times.filter(|at| now.ms_since(*at) < window_ms);
+    if counted.clone().count() + set_aside < limit as usize {
+        return Ok(());
+    }
+    Err(counted.min().map_or(1_000, |oldest| oldest.plus_ms(window_ms).ms_since(now)).max(1_000))
+}
+
 /// Limits that a deployment may change. `None` lifts a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -102,7 +120,7 @@ pub struct Bucket {
 
 impl Bucket {
     /// Takes one token of `per_second`; `Err` says how many milliseconds to wait.
-    pub fn take(&mut self, now: schema::rows::Timestamp, per_second: Option<u32>) -> Result<(), u64> {
+    pub fn take(&mut self, now: Timestamp, per_second: Option<u32>) -> Result<(), u64> {
         let Some(per_second) = per_second.filter(|rate| *rate > 0) else {
             return Ok(());
         };
@@ -123,7 +141,7 @@ impl Bucket {
     }
 
     /// Tokens that are left now.
-    pub fn left(&self, now: schema::rows::Timestamp, per_second: Option<u32>) -> u32 {
+    pub fn left(&self, now: Timestamp, per_second: Option<u32>) -> u32 {
         let Some(per_second) = per_second.filter(|rate| *rate > 0) else { return u32::MAX };
         let used_us = self.full_at_us.saturating_sub(now.0 * 1_000).min(1_000_000);
         let left = (1_000_000 - used_us) * u64::from(per_second) / 1_000_000;
@@ -133,8 +151,6 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use schema::rows::Timestamp;
-
     use super::*;
 
     #[test]

@@ -13,15 +13,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use schema::ids::{AgentId, ConversationId, Seq};
-use schema::rows::{AgentStatus, AttachmentRow, Picture};
+use schema::rows::{AttachmentRow, Picture};
 use schema::store::{self, Write};
 use serde_json::{Value, json};
 
 use super::extract::{Caller, Segment};
-use super::groups::{actor, fresh_key, parse, to_the_end};
+use super::groups::{actor, parse, to_the_end};
 use crate::app::App;
+use crate::identity::fresh_key;
+use crate::objects::is_sha256_hex;
 use crate::objects::{PutError, URL_LIFETIME, disposition, images};
-use crate::queries::history;
+use crate::queries::{history, live_account};
 use crate::wire::error::ApiError;
 use crate::wire::fields::{Fields, Query};
 
@@ -81,14 +83,12 @@ fn announced(body: &[u8]) -> Result<Announced, ApiError> {
     if !content_type.is_empty() && !TYPES.contains(&content_type.as_str()) {
         fields.complain("content_type", "is not one of the supported types");
     }
-    let size = fields.raw("size").and_then(|raw| raw.parse::<u64>().ok());
-    let size = size.filter(|size| (1..=ATTACHMENT_MAX as u64).contains(size)).unwrap_or_else(|| {
-        fields.complain("size", "must be an integer from 1 to 26214400");
-        0
-    });
+    if fields.raw("size").is_none() {
+        fields.complain("size", "is required");
+    }
+    let size = fields.integer("size", 1..=ATTACHMENT_MAX as u64).unwrap_or_default();
     let sha256 = fields.required("sha256");
-    let hex = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if !sha256.is_empty() && !hex {
+    if !sha256.is_empty() && !is_sha256_hex(&sha256) {
         fields.complain("sha256", "must be 64 lower-case hex digits");
     }
     let (mut to, mut conversation) = (fields.text("to"), fields.text("conversation_id"));
@@ -141,9 +141,7 @@ async fn announce(State(app): State<App>, caller: Caller, body: Bytes) -> Result
 }
 
 async fn recipient(app: &App, handle: &str) -> Result<AgentId, ApiError> {
-    let agent = app.handles.named(handle).await?.ok_or(ApiError::AgentNotFound)?;
-    let row = app.store().agent(agent).await?.filter(|row| row.status != AgentStatus::Deleted);
-    row.map(|row| row.id).ok_or(ApiError::AgentNotFound)
+    Ok(live_account(app, handle).await?.id)
 }
 
 /// Whether `sender` may refer to an attachment in a message to `target` (A2).

@@ -13,15 +13,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use rand::Rng;
-use schema::ids::{AgentId, ConversationId, ConversationKind, InviteId, Key};
+use schema::ids::{AgentId, ConversationId, ConversationKind, InviteId};
 use schema::rows::{Pause, Picture, Role};
 use serde_json::{Value, json};
 
 use super::extract::{Caller, Segment};
 use crate::app::App;
 use crate::config::GroupAddMode;
-use crate::identity::handles;
+use crate::identity::{fresh_key, handles};
 use crate::queries::{accounts, history};
 use crate::wire::error::ApiError;
 use crate::wire::fields::Fields;
@@ -50,11 +49,6 @@ pub fn routes() -> Router<App> {
         .route("/v1/groups/{id}/members/{handle}/promote", post(promote))
         .route("/v1/groups/{id}/members/{handle}/demote", post(demote))
         .route("/v1/groups/{id}/leave", post(leave))
-}
-
-/// 16 characters that nobody has drawn before.
-pub(super) fn fresh_key() -> Key {
-    Key::from_bytes(rand::rng().random())
 }
 
 /// The group that a path names.
@@ -130,14 +124,7 @@ fn settings(fields: &mut Fields) -> bool {
 }
 
 fn initial_members(fields: &mut Fields) -> Vec<String> {
-    let Some(raw) = fields.raw("member_handles") else { return Vec::new() };
-    let handles: Vec<String> = match serde_json::from_str(raw) {
-        Ok(handles) => handles,
-        Err(_) => {
-            fields.complain("member_handles", "must be an array of strings");
-            return Vec::new();
-        }
-    };
+    let handles = fields.strings("member_handles").unwrap_or_default();
     if handles.len() > INITIAL_MAX {
         fields.complain("member_handles", "must have at most 255 entries");
     }

@@ -11,13 +11,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use schema::rows::{AgentStatus, Audience};
+use schema::rows::Audience;
 use serde_json::{Value, json};
 
 use super::extract::{AnyCaller, Caller, ClientIp, MaybeCaller, Segment};
 use crate::app::App;
 use crate::identity::{Registration, code_is_well_shaped, email, handles};
 use crate::limits::Verify;
+use crate::queries::live_account;
 use crate::wire::account::{agent_value, audience, profile_value, registered_value};
 use crate::wire::error::ApiError;
 use crate::wire::fields::Fields;
@@ -154,9 +155,7 @@ async fn profile(
     Segment(handle): Segment,
 ) -> Result<Json<Value>, ApiError> {
     app.gates.profile(ip)?;
-    let agent = app.handles.named(&handle).await?.ok_or(ApiError::AgentNotFound)?;
-    let row = app.store().agent(agent).await?.filter(|row| row.status != AgentStatus::Deleted);
-    row.map(|row| Json(profile_value(&row, &app.urls))).ok_or(ApiError::AgentNotFound)
+    Ok(Json(profile_value(&live_account(&app, &handle).await?, &app.urls)))
 }
 
 /// One of the settings; a value that is not known is a complaint under its full path.

@@ -141,10 +141,7 @@ fn cursor(query: &Query) -> Result<Option<Cursor>, ApiError> {
 /// A message that the caller can see, from the id in a path.
 async fn visible(app: &App, caller: &Caller, id: &str) -> Result<(MessageId, ConversationView), ApiError> {
     let id: MessageId = id.parse().map_err(|_| ApiError::MessageNotFound)?;
-    let view = history::view(app, id.conversation, caller.id()).await.map_err(|error| match error {
-        ApiError::ConversationNotFound | ApiError::GroupDeleted(_) => ApiError::MessageNotFound,
-        error => error,
-    })?;
+    let view = history::view_around(app, id, caller.id()).await?;
     if id.seq < view.from || id.seq > view.row.last_seq {
         return Err(ApiError::MessageNotFound);
     }

@@ -1,5 +1,6 @@
 //! Mutes of agents and conversations.
 
+use actors::api::Refusal;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -144,6 +145,9 @@ async fn unmute_conversation(
     Segment(id): Segment,
 ) -> Result<Json<Value>, ApiError> {
     let mute = conversation_mute(&app, &caller, &id).await?;
-    app.domain.unmute(caller.id(), mute.target).await.map_err(|_| ApiError::ConversationNotFound)?;
+    app.domain.unmute(caller.id(), mute.target).await.map_err(|refusal| match refusal {
+        Refusal::NoRelation => ApiError::ConversationNotFound,
+        refusal => refusal.into(),
+    })?;
     Ok(Json(json!({"ok": true})))
 }

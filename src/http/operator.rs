@@ -11,8 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use rand::Rng;
-use schema::ids::{AgentId, Key, KeyHash};
+use schema::ids::{AgentId, KeyHash};
 use schema::rows::{AgentRow, Pause, ReportRow};
 use schema::store::CreateAgentError;
 use serde_json::{Value, json};
@@ -21,7 +20,7 @@ use subtle::ConstantTimeEq;
 
 use super::extract::{Segment, bearer};
 use crate::app::App;
-use crate::identity::{fresh_api_key, handles};
+use crate::identity::{fresh_api_key, fresh_key, handles};
 use crate::wire::account::{agent_value, pause_name};
 use crate::wire::error::ApiError;
 use crate::wire::fields::{Fields, Query};
@@ -61,23 +60,12 @@ impl FromRequestParts<App> for Operator {
     }
 }
 
-fn number(fields: &mut Fields, name: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
-    match fields.raw(name).map(str::parse::<u64>) {
-        None => default,
-        Some(Ok(number)) if range.contains(&number) => number,
-        Some(_) => {
-            fields.complain(name, format!("must be an integer from {} to {}", range.start(), range.end()));
-            default
-        }
-    }
-}
-
 /// `{prefix, count, start?}`: agents `prefix-start …`, as lines `{handle, api_key}`.
 async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body)?;
     let prefix = fields.required("prefix");
-    let count = number(&mut fields, "count", 1, 1..=PROVISION_MAX);
-    let start = number(&mut fields, "start", 1, 0..=1_000_000_000_000);
+    let count = fields.integer("count", 1..=PROVISION_MAX).unwrap_or(1);
+    let start = fields.integer("start", 0..=1_000_000_000_000).unwrap_or(1);
     let last = format!("{prefix}-{}", start + count);
     if !prefix.is_empty() && !handles::well_formed(&last) {
         fields.complain("prefix", "with a number behind it must be a handle of 3 to 30 characters");
@@ -87,7 +75,7 @@ async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<R
     let (rows, lines): (Vec<AgentRow>, Vec<String>) = (start..start + count)
         .map(|n| {
             let (handle, api_key) = (format!("{prefix}-{n}"), fresh_api_key());
-            let id = AgentId(Key::from_bytes(rand::rng().random()));
+            let id = AgentId(fresh_key());
             let line = format!("{{\"handle\":\"{handle}\",\"api_key\":\"{api_key}\"}}\n");
             let email = format!("{handle}@provisioned.invalid");
             (AgentRow::new(id, handle, email, KeyHash::of(&api_key), now), line)

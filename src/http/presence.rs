@@ -86,13 +86,7 @@ async fn one(State(app): State<App>, caller: Caller, Segment(handle): Segment) -
 
 async fn batch(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Json<Value>, ApiError> {
     let mut fields = Fields::parse(&body)?;
-    let asked: Vec<String> = match fields.raw("handles").map(serde_json::from_str) {
-        Some(Ok(handles)) => handles,
-        _ => {
-            fields.complain("handles", "must be an array of strings");
-            Vec::new()
-        }
-    };
+    let asked = fields.required_strings("handles").unwrap_or_default();
     fields.finish()?;
     if !(1..=BATCH_MAX).contains(&asked.len()) {
         return Err(ApiError::field("handles", "must have 1 to 100 entries"));

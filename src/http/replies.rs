@@ -66,14 +66,7 @@ async fn active(app: &App, caller: &Caller, command: ReplyCommand) -> Result<Val
 async fn activate(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Json<Value>, ApiError> {
     let mut fields = Fields::parse(&body)?;
     let session = name(&mut fields, "session_id").unwrap_or_default();
-    let ttl = match fields.raw("ttl_seconds").map(str::parse::<u64>) {
-        None => LEASE_SECONDS.0,
-        Some(Ok(ttl)) if (1..=LEASE_SECONDS.1).contains(&ttl) => ttl,
-        Some(_) => {
-            fields.complain("ttl_seconds", "must be an integer from 1 to 3600");
-            0
-        }
-    };
+    let ttl = fields.integer("ttl_seconds", 1..=LEASE_SECONDS.1).unwrap_or(LEASE_SECONDS.0);
     fields.finish()?;
     active(&app, &caller, ReplyCommand::Activate { session, ttl_ms: ttl * 1_000 }).await.map(Json)
 }
@@ -113,13 +106,7 @@ async fn claim(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Js
 
 async fn claim_batch(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Json<Value>, ApiError> {
     let mut fields = Fields::parse(&body)?;
-    let messages: Vec<String> = match fields.raw("message_ids").map(serde_json::from_str) {
-        Some(Ok(messages)) => messages,
-        _ => {
-            fields.complain("message_ids", "must be an array of strings");
-            Vec::new()
-        }
-    };
+    let messages = fields.required_strings("message_ids").unwrap_or_default();
     let bad = |id: &String| !(1..=NAME_MAX).contains(&id.chars().count());
     if messages.len() > CLAIM_MAX || messages.iter().any(bad) {
         fields.complain("message_ids", "must have at most 200 ids of 1 to 128 characters");

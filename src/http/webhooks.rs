@@ -15,8 +15,8 @@ use schema::rows::{HookKind, WebhookRow};
 use serde_json::{Value, json};
 
 use super::extract::{Caller, Segment};
-use super::groups::fresh_key;
 use crate::app::App;
+use crate::identity::fresh_key;
 use crate::webhooks::guard;
 use crate::wire::error::ApiError;
 use crate::wire::fields::Fields;
@@ -31,13 +31,7 @@ pub fn routes() -> Router<App> {
 }
 
 fn events(fields: &mut Fields) -> Vec<HookKind> {
-    let names: Vec<String> = match fields.raw("events").map(serde_json::from_str) {
-        Some(Ok(names)) => names,
-        _ => {
-            fields.complain("events", "must be an array of strings");
-            return Vec::new();
-        }
-    };
+    let Some(names) = fields.required_strings("events") else { return Vec::new() };
     let mut kinds = Vec::new();
     for name in &names {
         match HOOK_KINDS.iter().find(|(known, _)| known == name) {

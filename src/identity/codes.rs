@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rand::Rng;
-use schema::ids::Key;
 use schema::rows::{PendingPurpose, PendingRow, Timestamp};
 use schema::store::{Store, StoreError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::OwnedMutexGuard;
 
+use super::fresh_key;
 use crate::wire::error::ApiError;
 
 /// Wrong codes that a pending survives.
@@ -89,7 +89,7 @@ impl Codes {
         purpose: PendingPurpose,
         code: Option<&str>,
     ) -> Result<String, StoreError> {
-        let id = format!("pnd_{}", Key::from_bytes(rand::random()).as_str());
+        let id = format!("pnd_{}", fresh_key().as_str());
         let code_hash = code.map_or_else(rand::random, |code| hash(&id, code));
         let expires_at = now.plus_ms(LIFETIME_MS);
         let row = PendingRow { id: id.clone(), email: email.to_owned(), purpose, code_hash, attempts: 0, expires_at };

@@ -101,6 +101,11 @@ struct Desk {
     latest: Recent<Slot, String>,
 }
 
+/// 16 characters that nobody has drawn before.
+pub fn fresh_key() -> Key {
+    Key::from_bytes(rand::random())
+}
+
 impl Identity {
     /// Starts the background jobs on the current runtime; they end when this is dropped.
     pub fn new(domain: Domain, mailer: Mailer, clock: Clock, rules: Rules) -> Self {
@@ -282,7 +287,7 @@ fn new_agent(now: Timestamp, pending: PendingRow) -> Result<(AgentRow, String), 
         return Err(ApiError::Expired);
     };
     let api_key = codes::new_api_key();
-    let id = AgentId(Key::from_bytes(rand::random()));
+    let id = AgentId(fresh_key());
     let mut row = AgentRow::new(id, handle, pending.email, KeyHash::of(&api_key), now);
     (row.display_name, row.description) = (display_name, description);
     Ok((row, api_key))

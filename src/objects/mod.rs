@@ -63,6 +63,11 @@ pub struct Objects {
     urls: Arc<Urls>,
 }
 
+/// 64 lower-case hex digits.
+pub fn is_sha256_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 impl Objects {
     /// Opens what the setting names. The key that signs our URLs lies in the data directory in either case.
     pub fn open(setting: &str, data_dir: &Path, urls: Arc<Urls>) -> Result<Self, ObjectsError> {
@@ -133,7 +138,7 @@ impl Objects {
     /// A picture; `None` for what is no key of one (O3).
     pub async fn avatar(&self, key: &str) -> Result<Option<Bytes>, object_store::Error> {
         let hash = key.strip_suffix(".webp").unwrap_or_default();
-        if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
+        if !is_sha256_hex(hash) {
             return Ok(None);
         }
         match self.store.get(&avatar(key)).await {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actors::api::ConversationView;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schema::ids::{AgentId, ConversationId, ConversationKind};
-use schema::rows::{AgentConversationRow, AgentRow, ConversationRow, GroupRow, MuteRow, MuteTarget, Timestamp};
+use schema::rows::{AgentConversationRow, AgentRow, ConversationRow, GroupRow, MuteRow, MuteTarget};
 use schema::store::Store;
 use serde_json::Value;
 
@@ -43,12 +43,11 @@ pub async fn list(app: &App, caller: AgentId, limit: usize, offset: usize) -> Re
     let page: Vec<Listed> = listed.into_iter().skip(offset).take(limit).collect();
     let peers = page.iter().filter_map(|listed| counterparty(&listed.row, caller)).map(|(agent, _)| agent);
     let accounts = accounts(store, peers).await?;
-    let (state, now) = (store.agent_state(caller).await?.unwrap_or_default(), app.clock.now());
-    let muted = Mutes { mutes: &state.mutes, now };
+    let mutes = app.domain.mutes(caller).await?;
     stream::iter(page)
         .map(|listed| {
             let account = counterparty(&listed.row, caller).and_then(|(agent, _)| accounts.get(&agent).cloned());
-            item(app, listed, caller, account, &muted)
+            item(app, listed, caller, account, &mutes)
         })
         .buffered(READS_AT_ONCE)
         .try_collect()
@@ -75,21 +74,12 @@ async fn listed(
     Ok(store.conversation(id).await?.map(|row| Listed { row, group, own }))
 }
 
-/// The caller's mutes.
-struct Mutes<'a> {
-    mutes: &'a [MuteRow],
-    now: Timestamp,
-}
-
-impl Mutes<'_> {
-    /// The conversation is muted, or being direct its other member is.
-    fn cover(&self, row: &ConversationRow, caller: AgentId) -> bool {
-        let in_force = |mute: &&MuteRow| mute.until.is_none_or(|until| self.now < until);
-        self.mutes.iter().filter(in_force).any(|mute| match &mute.target {
-            MuteTarget::Conversation(id) => *id == row.id,
-            MuteTarget::Agent(agent, _) => counterparty(row, caller).is_some_and(|(peer, _)| peer == *agent),
-        })
-    }
+/// The conversation is muted, or being direct its other member is.
+fn muted(mutes: &[MuteRow], row: &ConversationRow, caller: AgentId) -> bool {
+    mutes.iter().any(|mute| match &mute.target {
+        MuteTarget::Conversation(id) => *id == row.id,
+        MuteTarget::Agent(agent, _) => counterparty(row, caller).is_some_and(|(peer, _)| peer == *agent),
+    })
 }
 
 async fn item(
@@ -97,14 +87,14 @@ async fn item(
     listed: Listed,
     caller: AgentId,
     account: Option<Arc<AgentRow>>,
-    mutes: &Mutes<'_>,
+    mutes: &[MuteRow],
 ) -> Result<Value, ApiError> {
     let (row, group) = (&listed.row, listed.group.as_deref());
     let peer = counterparty(row, caller);
     let participants = peer.map(|(_, handle)| participant_value(handle, account.as_deref(), &app.urls));
     let last = last_visible(app.store().as_ref(), &listed, caller).await?;
     let last = last.as_ref().map(|seen| (seen.message.as_ref(), seen.message.sender == caller));
-    let muted = mutes.cover(row, caller);
+    let muted = muted(mutes, row, caller);
     Ok(list_item(row, group, &listed.own, participants.into_iter().collect(), last, muted, &app.urls))
 }
 

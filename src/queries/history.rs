@@ -44,6 +44,14 @@ pub async fn view(app: &App, id: ConversationId, caller: AgentId) -> Result<Conv
     Ok(app.domain.conversation(id, caller).await?)
 }
 
+/// The same for the conversation of one message: whoever may not see it learns nothing of the message.
+pub async fn view_around(app: &App, message: MessageId, caller: AgentId) -> Result<ConversationView, ApiError> {
+    view(app, message.conversation, caller).await.map_err(|error| match error {
+        ApiError::ConversationNotFound | ApiError::GroupDeleted(_) => ApiError::MessageNotFound,
+        error => error,
+    })
+}
+
 /// One page of history.
 pub async fn page(
     store: &dyn Store,

@@ -13,8 +13,11 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schema::ids::AgentId;
-use schema::rows::AgentRow;
+use schema::rows::{AgentRow, AgentStatus};
 use schema::store::{Store, StoreError};
+
+use crate::app::App;
+use crate::wire::error::ApiError;
 
 /// Point reads of one request that are under way together.
 const READS_AT_ONCE: usize = 16;
@@ -33,4 +36,11 @@ pub async fn accounts(
         .try_filter_map(|(agent, row)| async move { Ok(row.map(|row| (agent, Arc::new(row)))) })
         .try_collect()
         .await
+}
+
+/// The account that a handle as sent names, unless it is deleted.
+pub async fn live_account(app: &App, handle: &str) -> Result<AgentRow, ApiError> {
+    let agent = app.handles.named(handle).await?.ok_or(ApiError::AgentNotFound)?;
+    let row = app.store().agent(agent).await?.filter(|row| row.status != AgentStatus::Deleted);
+    row.ok_or(ApiError::AgentNotFound)
 }

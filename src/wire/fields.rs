@@ -4,6 +4,7 @@
 //! F2  Every complaint names its field, so that clients can show it where it belongs.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde_json::value::RawValue;
@@ -69,6 +70,32 @@ impl Fields {
                 String::new()
             }
         }
+    }
+
+    /// An array of strings; anything else is a complaint. `None`: absent, or complained of.
+    pub fn strings(&mut self, name: &str) -> Option<Vec<String>> {
+        let parsed = serde_json::from_str(self.raw(name)?);
+        if parsed.is_err() {
+            self.complain(name, "must be an array of strings");
+        }
+        parsed.ok()
+    }
+
+    /// The same, and it has to be there. `None`: complained of.
+    pub fn required_strings(&mut self, name: &str) -> Option<Vec<String>> {
+        if self.raw(name).is_none() {
+            self.complain(name, "must be an array of strings");
+        }
+        self.strings(name)
+    }
+
+    /// An integer within `range`; anything else is a complaint. `None`: absent, or complained of.
+    pub fn integer(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let number = self.raw(name)?.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.complain(name, format!("must be an integer from {} to {}", range.start(), range.end()));
+        }
+        number
     }
 
     /// Free text of at most `max` characters, in NFC. `None`: key absent. `Some(None)`: cleared by `null` or `""`.

@@ -225,10 +225,7 @@ async fn act(app: &App, who: &Attached, action: Action) -> Option<String> {
 }
 
 async fn mark_read(app: &App, agent: AgentId, message: MessageId) -> Result<(), ApiError> {
-    let view = history::view(app, message.conversation, agent).await.map_err(|error| match error {
-        ApiError::ConversationNotFound | ApiError::GroupDeleted(_) => ApiError::MessageNotFound,
-        error => error,
-    })?;
+    let view = history::view_around(app, message, agent).await?;
     let seen = history::one(app.store().as_ref(), &view, agent, message).await?;
     if seen.message.sender == agent {
         return Err(ApiError::Forbidden);

@@ -123,7 +123,7 @@ impl World {
         let mut entropy = [0; 16];
         entropy[..8].copy_from_slice(&fresh.to_be_bytes());
         let invite = InviteId(Key::from_bytes(entropy));
-        let command = GroupCommand::Add { target: Some(Box::new(target)), inviter, invite, auto_join: true };
+        let command = GroupCommand::Add { sides: Some(Box::new((target, inviter))), invite, auto_join: true };
         let port = self.command(id, agent, command);
         self.groups.adds.insert(port, (id, other));
     }

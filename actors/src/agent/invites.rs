@@ -8,7 +8,7 @@ use schema::rows::Timestamp;
 
 use super::Agent;
 use crate::conversation::group::{InviteeFacts, InviterFacts};
-use crate::limits::INVITE_WINDOW_MS;
+use crate::limits::{INVITE_WINDOW_MS, window_allows};
 
 impl Agent {
     /// This agent's side of being added by `inviter`.
@@ -31,13 +31,8 @@ impl Agent {
     }
 
     fn invite_allowance(&self, now: Timestamp) -> Result<(), u64> {
-        let Some(limit) = self.limits.invites_per_day else { return Ok(()) };
-        let sent = self.state.iter().flat_map(|state| &state.invited_at);
-        let counted = sent.copied().filter(|at| now.ms_since(*at) < INVITE_WINDOW_MS);
-        if counted.clone().count() + (self.invites_aside as usize) < limit as usize {
-            return Ok(());
-        }
-        Err(counted.min().map_or(1_000, |oldest| oldest.plus_ms(INVITE_WINDOW_MS).ms_since(now)).max(1_000))
+        let sent = self.state.iter().flat_map(|state| &state.invited_at).copied();
+        window_allows(sent, self.invites_aside as usize, self.limits.invites_per_day, (now, INVITE_WINDOW_MS))
     }
 
     /// What was set aside was used, or not.

@@ -12,10 +12,6 @@ use crate::api::Refusal;
 use crate::effects::{Effects, Port, Reply};
 use crate::limits::MUTES_MAX;
 
-fn in_force(mute: &MuteRow, now: Timestamp) -> bool {
-    mute.until.is_none_or(|until| now < until)
-}
-
 /// Mutes and the time at which they are judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Muted<'a> {
@@ -32,7 +28,7 @@ impl<'a> Muted<'a> {
     /// Whether something from `sender` in `conversation` is muted.
     pub(super) fn covers(&self, sender: AgentId, conversation: ConversationId) -> bool {
         self.mutes.iter().any(|mute| {
-            in_force(mute, self.now)
+            mute.in_force(self.now)
                 && match &mute.target {
                     MuteTarget::Agent(agent, _) => *agent == sender,
                     MuteTarget::Conversation(id) => *id == conversation,
@@ -55,7 +51,7 @@ impl Agent {
         fx: &mut Effects,
     ) {
         let mutes = &mut self.state_mut().mutes;
-        mutes.retain(|mute| in_force(mute, now));
+        mutes.retain(|mute| mute.in_force(now));
         let known = mutes.iter().position(|mute| mute.target == target);
         let (row, created) = match known {
             Some(at) => {
@@ -80,7 +76,7 @@ impl Agent {
 
     pub(super) fn unmute(&mut self, now: Timestamp, port: Port, target: &MuteTarget, fx: &mut Effects) {
         let mutes = &mut self.state_mut().mutes;
-        let Some(at) = mutes.iter().position(|mute| mute.target == *target && in_force(mute, now)) else {
+        let Some(at) = mutes.iter().position(|mute| mute.target == *target && mute.in_force(now)) else {
             return fx.answer(port, Err(Refusal::NoRelation));
         };
         mutes.remove(at);
@@ -91,7 +87,7 @@ impl Agent {
 
     pub(super) fn list_mutes(&self, now: Timestamp, port: Port, fx: &mut Effects) {
         let mutes = self.state.iter().flat_map(|state| &state.mutes);
-        let mut in_force: Vec<MuteRow> = mutes.filter(|mute| in_force(mute, now)).cloned().collect();
+        let mut in_force: Vec<MuteRow> = mutes.filter(|mute| mute.in_force(now)).cloned().collect();
         in_force.reverse();
         fx.answer(port, Ok(Reply::Mutes(in_force)));
     }
@@ -100,7 +96,7 @@ impl Agent {
     pub(super) fn expire_mutes(&mut self, now: Timestamp, fx: &mut Effects) {
         let Some(state) = &mut self.state else { return };
         let before = state.mutes.len();
-        state.mutes.retain(|mute| in_force(mute, now));
+        state.mutes.retain(|mute| mute.in_force(now));
         let next = state.mutes.iter().filter_map(|mute| mute.until).min();
         if state.mutes.len() < before {
             self.sessions.iter_mut().for_each(super::sessions::Session::go_back);

@@ -15,7 +15,7 @@ use super::Agent;
 use crate::api::{Draft, Refusal, Sent, Target};
 use crate::conversation::events::{ConversationEvent, Outcome, SenderFacts};
 use crate::effects::{Effects, Event, Port, Read, Reply};
-use crate::limits::{Bucket, COLD_WINDOW_MS, SEND_FORGET_MS};
+use crate::limits::{Bucket, COLD_WINDOW_MS, SEND_FORGET_MS, window_allows};
 
 /// A send as the gateway handed it over.
 #[derive(Debug)]
@@ -90,12 +90,7 @@ impl Sends {
     }
 
     fn cold_slot(&self, now: Timestamp, limit: Option<u32>) -> Result<(), u64> {
-        let Some(limit) = limit else { return Ok(()) };
-        let counted = self.cold.iter().map(|(_, at)| *at).filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
-        if counted.clone().count() + self.reserved < limit as usize {
-            return Ok(());
-        }
-        Err(counted.min().map_or(1_000, |oldest| oldest.plus_ms(COLD_WINDOW_MS).ms_since(now)).max(1_000))
+        window_allows(self.cold.iter().map(|(_, at)| *at), self.reserved, limit, (now, COLD_WINDOW_MS))
     }
 }
 

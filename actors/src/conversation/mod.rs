@@ -61,6 +61,20 @@ impl Head {
     fn members(&self) -> &[MemberRow] {
         self.group.as_ref().map_or(&self.row.members, |group| &group.members)
     }
+
+    /// The entry of somebody who takes part now.
+    fn open_to(&self, agent: AgentId) -> Result<&MemberRow, Refusal> {
+        match &self.group {
+            Some(group) => group::open_to(group, agent),
+            None => self.row.members.iter().find(|member| member.agent == agent).ok_or(Refusal::ConversationNotFound),
+        }
+    }
+
+    /// The whole as a participant sees it.
+    fn view(&self, agent: AgentId) -> Result<Reply, Refusal> {
+        let from = self.open_to(agent)?.joined_at_seq;
+        Ok(Reply::Conversation(Box::new(ConversationView { row: self.row.clone(), group: self.group.clone(), from })))
+    }
 }
 
 /// The entity.
@@ -332,24 +346,17 @@ impl Conversation {
     }
 
     fn view(&self, caller: AgentId) -> Result<Reply, Refusal> {
-        let head = self.committed.as_ref().ok_or(Refusal::ConversationNotFound)?;
-        if let Some(group) = &head.group {
-            group::open_to(group, caller)?;
-        }
-        let member = head.members().iter().find(|member| member.agent == caller && member.is_active());
-        let from = member.ok_or(Refusal::ConversationNotFound)?.joined_at_seq;
-        Ok(Reply::Conversation(Box::new(ConversationView { row: head.row.clone(), group: head.group.clone(), from })))
+        self.committed.as_ref().ok_or(Refusal::ConversationNotFound)?.view(caller)
     }
 
     fn typing(&self, sender: AgentId, handle: String, start: bool, fx: &mut Effects) {
         let Some(head) = &self.committed else { return };
-        let mut active = head.members().iter().filter(|member| member.is_active());
-        let ended = head.group.as_ref().is_some_and(|group| group.deleted.is_some());
-        if ended || !active.clone().any(|member| member.agent == sender) {
+        if head.open_to(sender).is_err() {
             return;
         }
         let direct = head.group.is_none();
-        active.by_ref().filter(|member| member.agent != sender).for_each(|member| {
+        let others = head.members().iter().filter(|member| member.is_active() && member.agent != sender);
+        others.for_each(|member| {
             let handle = handle.clone();
             let event = AgentEvent::PeerTyping { conversation: self.id, peer: sender, handle, start, direct };
             fx.tells.push(Event::Agent(member.agent, event));

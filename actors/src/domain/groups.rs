@@ -62,14 +62,12 @@ impl Domain {
         auto_join: bool,
     ) -> Result<Added, Refusal> {
         let agent = actor.agent;
-        let (target, inviter) = match target {
-            Some(target) => (self.invitee(target, agent).await?, Some(self.inviter(agent, target).await?)),
-            None => (None, None),
+        let sides = match target {
+            Some(target) => self.sides(agent, target).await?,
+            None => None,
         };
-        let aside = inviter.is_some();
-        let nobody = InviterFacts { status: AgentStatus::Active, blocks_target: false, allowance: Ok(()) };
-        let inviter = inviter.unwrap_or(nobody);
-        let reply = self.command(id, actor, GroupCommand::Add { target, inviter, invite, auto_join }).await;
+        let aside = sides.is_some();
+        let reply = self.command(id, actor, GroupCommand::Add { sides, invite, auto_join }).await;
         let added = reply.and_then(|reply| expect_reply!(reply, Reply::Added(added) => added));
         if aside {
             let sent = matches!(added, Ok(Added::Invited(made)) if made == invite);
@@ -78,17 +76,19 @@ impl Domain {
         added
     }
 
-    async fn invitee(&self, target: AgentId, inviter: AgentId) -> Result<Option<Box<InviteeFacts>>, Refusal> {
-        match self.ask_agent(target, AgentRequest::InviteeFacts(inviter)).await {
-            Ok(reply) => expect_reply!(reply, Reply::Invitee(facts) => Some(facts)),
-            Err(Refusal::AgentNotFound) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
-    }
-
-    async fn inviter(&self, inviter: AgentId, target: AgentId) -> Result<InviterFacts, Refusal> {
+    /// What both sides know of each other; `None` if there is no such target.
+    async fn sides(
+        &self,
+        inviter: AgentId,
+        target: AgentId,
+    ) -> Result<Option<Box<(InviteeFacts, InviterFacts)>>, Refusal> {
+        let reply = match self.ask_agent(target, AgentRequest::InviteeFacts(inviter)).await {
+            Err(Refusal::AgentNotFound) => return Ok(None),
+            reply => reply?,
+        };
+        let invitee = expect_reply!(reply, Reply::Invitee(facts) => *facts)?;
         let reply = self.ask_agent(inviter, AgentRequest::InviterFacts(target)).await?;
-        expect_reply!(reply, Reply::Inviter(facts) => facts)
+        expect_reply!(reply, Reply::Inviter(facts) => Some(Box::new((invitee, facts))))
     }
 
     /// Removes a member; `None`: no such agent.

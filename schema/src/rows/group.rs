@@ -117,6 +117,11 @@ impl GroupRow {
         self.members.iter().find(|member| member.agent == agent && member.is_active())
     }
 
+    /// The same, to be changed.
+    pub fn member_mut(&mut self, agent: AgentId) -> Option<&mut MemberRow> {
+        self.members.iter_mut().find(|member| member.agent == agent && member.is_active())
+    }
+
     /// Members that have not left.
     pub fn active(&self) -> impl Iterator<Item = &MemberRow> + Clone {
         self.members.iter().filter(|member| member.is_active())

@@ -27,6 +27,13 @@ pub struct MuteRow {
     pub created_at: Timestamp,
 }
 
+impl MuteRow {
+    /// Its time is not over.
+    pub fn in_force(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// Availability, as shown on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PresenceStatus {

@@ -6,6 +6,7 @@ use schema::ids::{AgentId, ConversationId, Key, KeyHash, Pos, Seq};
 use schema::rows::{
     AgentRow, ConversationRow, InboxRow, MessageRow, MessageType, PendingPurpose, PendingRow, Timestamp,
 };
+pub(crate) use schema::store::commit as submit;
 use schema::store::{Batch, Store, StoreError, Write};
 
 pub(crate) fn agent(n: u8) -> AgentId {
@@ -62,11 +63,6 @@ pub(crate) fn pending(id: &str) -> PendingRow {
         attempts: 0,
         expires_at: Timestamp(9),
     }
-}
-
-/// Submits one batch and waits for its outcome.
-pub(crate) async fn submit(store: &dyn Store, writes: Vec<Write>) -> Result<(), StoreError> {
-    submit_all(store, vec![writes]).await.remove(0)
 }
 
 /// Submits batches together and waits for their outcomes.

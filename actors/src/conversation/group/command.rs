@@ -67,12 +67,10 @@ pub enum GroupCommand {
     },
     /// Change settings.
     Update(GroupPatch),
-    /// Add or invite somebody; `None`: no such agent.
+    /// Add or invite somebody.
     Add {
-        /// The target's side.
-        target: Option<Box<InviteeFacts>>,
-        /// The actor's side.
-        inviter: InviterFacts,
+        /// The target's side and the actor's; `None`: no such agent.
+        sides: Option<Box<(InviteeFacts, InviterFacts)>>,
         /// Id of the invitation, should one be made.
         invite: InviteId,
         /// A target that knows the actor joins at once.

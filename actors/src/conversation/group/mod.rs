@@ -21,7 +21,7 @@ use self::system::GroupEvent;
 use super::log::Body;
 use super::{Conversation, Head};
 use crate::agent::events::AgentEvent;
-use crate::api::{Added, ConversationView, GroupEnd, Invitation, Refusal};
+use crate::api::{Added, GroupEnd, Invitation, Refusal};
 use crate::effects::{Effects, Event, Port, Reply};
 use crate::limits::{FANOUT_MAX, GROUP_MEMBERS_MAX};
 
@@ -76,9 +76,7 @@ impl Conversation {
                 self.create(now, actor, (name, description, picture))
             }
             GroupCommand::Update(patch) => self.update(now, actor, patch),
-            GroupCommand::Add { target, inviter, invite, auto_join } => {
-                self.add(now, actor, target, &inviter, invite, auto_join)
-            }
+            GroupCommand::Add { sides, invite, auto_join } => self.add(now, actor, sides, invite, auto_join),
             GroupCommand::Remove(target) => self.remove(now, actor, target),
             GroupCommand::SetRole(target, role) => self.set_role(now, actor, target, role),
             GroupCommand::Leave => self.leave(now, actor),
@@ -118,9 +116,7 @@ impl Conversation {
     }
 
     fn view_for(&self, agent: AgentId) -> Result<Reply, Refusal> {
-        let head = self.assigned.as_ref().ok_or(Refusal::ConversationNotFound)?;
-        let from = self.group()?.member(agent).ok_or(Refusal::ConversationNotFound)?.joined_at_seq;
-        Ok(Reply::Conversation(Box::new(ConversationView { row: head.row.clone(), group: head.group.clone(), from })))
+        self.assigned.as_ref().ok_or(Refusal::ConversationNotFound)?.view(agent)
     }
 
     fn create(
@@ -198,21 +194,21 @@ impl Conversation {
         &mut self,
         now: Timestamp,
         actor: &Actor,
-        target: Option<Box<InviteeFacts>>,
-        inviter: &InviterFacts,
+        sides: Option<Box<(InviteeFacts, InviterFacts)>>,
         invite: InviteId,
         auto_join: bool,
     ) -> Result<Reply, Refusal> {
         let group = self.group()?;
         admin(group, actor.agent)?;
-        let target = target.filter(|target| target.status != AgentStatus::Deleted).ok_or(Refusal::AgentNotFound)?;
+        let live = sides.filter(|sides| sides.0.status != AgentStatus::Deleted);
+        let (target, inviter) = *live.ok_or(Refusal::AgentNotFound)?;
         if group.member(target.agent).is_some() {
             return Ok(Reply::Added(Added::AlreadyMember));
         }
         if let Some(open) = group.invites.iter().find(|open| open.agent == target.agent) {
             return Ok(Reply::Added(Added::Invited(open.id)));
         }
-        may_add(group, &target, inviter)?;
+        may_add(group, &target, &inviter)?;
         if auto_join && target.has_contact {
             self.join(now, Actor { agent: target.agent, handle: target.handle })?;
             return Ok(Reply::Added(Added::Joined));
@@ -276,9 +272,7 @@ impl Conversation {
 
     /// The member takes everything through `seq`, and nothing after it (M1).
     fn mark_left(&mut self, agent: AgentId, seq: Option<Seq>) -> Result<(), Refusal> {
-        let group = self.group_mut()?;
-        let member = group.members.iter_mut().find(|member| member.agent == agent && member.is_active());
-        if let Some(member) = member {
+        if let Some(member) = self.group_mut()?.member_mut(agent) {
             (member.left_at_seq, member.role) = (seq, Role::Member);
         }
         Ok(())
@@ -313,9 +307,7 @@ impl Conversation {
     }
 
     fn give_role(&mut self, agent: AgentId, role: Role) -> Result<(), Refusal> {
-        let group = self.group_mut()?;
-        let member = group.members.iter_mut().find(|member| member.agent == agent && member.is_active());
-        if let Some(member) = member {
+        if let Some(member) = self.group_mut()?.member_mut(agent) {
             member.role = role;
         }
         Ok(())
