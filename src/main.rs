@@ -13,6 +13,7 @@ mod limits;
 mod mail;
 mod node;
 mod objects;
+mod openapi;
 mod queries;
 mod telemetry;
 mod webhooks;

@@ -34,7 +34,7 @@ pub const AVATAR_MAX: usize = 5 * 1024 * 1024;
 /// Longest file name, in characters.
 const FILENAME_MAX: usize = 255;
 /// What may be attached.
-const TYPES: [&str; 14] = [
+pub const TYPES: [&str; 14] = [
     "image/png",
     "image/jpeg",
     "image/gif",

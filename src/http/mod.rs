@@ -33,9 +33,10 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+pub use self::attachments::TYPES as ATTACHMENT_TYPES;
 use crate::app::App;
 use crate::wire::error::ApiError;
-use crate::ws;
+use crate::{openapi, ws};
 
 /// All routes.
 pub fn router(app: &App) -> Router<App> {
@@ -55,6 +56,7 @@ pub fn router(app: &App) -> Router<App> {
         .merge(operations::routes())
         .merge(operator::routes())
         .merge(pages::routes())
+        .merge(openapi::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself

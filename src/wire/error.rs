@@ -15,6 +15,7 @@ use schema::rows::Timestamp;
 use schema::store::StoreError;
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::group::group_end_value;
 use super::time::Ts;
@@ -199,7 +200,8 @@ pub enum ApiError {
 }
 
 /// The body of every error, on HTTP and in socket `error` frames.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct Envelope {
     /// Contract.
     pub code: &'static str,
