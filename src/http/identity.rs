@@ -68,9 +68,9 @@ fn verification(body: &[u8]) -> Result<(String, String), ApiError> {
 
 /// A display name under either of the keys that clients use.
 fn display_name(fields: &mut Fields) -> Option<Option<String>> {
-    let key =
-        if fields.raw("display_name").is_none() && fields.has("displayName") { "displayName" } else { "display_name" };
-    fields.display_name(key)
+    let alias_counts = fields.raw("display_name").is_none() && fields.has("displayName");
+    let (name, alias) = (fields.display_name("display_name"), fields.display_name("displayName"));
+    if alias_counts { alias } else { name }
 }
 
 fn registration(body: &[u8], reserved: &[String]) -> Result<Registration, ApiError> {

@@ -28,6 +28,8 @@ use crate::wire::time::Ts;
 
 /// Agents of one request.
 pub const PROVISION_MAX: u64 = 10_000;
+/// Longest prefix: with the largest number behind it, it is the longest handle.
+const PREFIX_MAX: usize = 16;
 /// Reports of one page when none are asked for, and the most.
 const REPORTS: (usize, usize) = (100, 1_000);
 
@@ -67,8 +69,8 @@ async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<R
     let count = fields.integer("count", 1..=PROVISION_MAX).unwrap_or(1);
     let start = fields.integer("start", 0..=1_000_000_000_000).unwrap_or(1);
     let last = format!("{prefix}-{}", start + count);
-    if !prefix.is_empty() && !handles::well_formed(&last) {
-        fields.complain("prefix", "with a number behind it must be a handle of 3 to 30 characters");
+    if !prefix.is_empty() && (prefix.len() > PREFIX_MAX || !handles::well_formed(&last)) {
+        fields.complain("prefix", "must be at most 16 characters, and a handle with a number behind it");
     }
     fields.finish()?;
     let now = app.clock.now();

@@ -388,7 +388,7 @@ pub struct AddMember {
 #[derive(ToSchema)]
 pub struct Provision {
     /// Beginning of the handles.
-    #[schema(min_length = 1, max_length = 16, pattern = r"^[a-z][a-z0-9]*$")]
+    #[schema(min_length = 1, max_length = 16, pattern = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
     prefix: String,
     /// How many; 1 if left out.
     #[schema(minimum = 1, maximum = 10000)]

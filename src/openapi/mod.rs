@@ -6,6 +6,7 @@
 
 mod answers;
 mod bodies;
+mod conversations;
 mod operation;
 mod operations;
 
@@ -116,6 +117,8 @@ fn refine(schemas: &mut Value) {
     for (name, rule, value) in rules {
         schemas[name][rule] = value;
     }
+    schemas["ReplyClaimBatch"]["properties"]["message_ids"]["items"] =
+        json!({"type": "string", "minLength": 1, "maxLength": 128});
     schemas["CreateWebhook"]["properties"]["events"]["uniqueItems"] = json!(true);
 }
 

@@ -40,17 +40,22 @@ pub struct Op {
     tag: &'static str,
     summary: &'static str,
     auth: Auth,
-    query: Vec<(&'static str, Schema, &'static str)>,
+    query: Vec<(&'static str, Schema, &'static str, Required)>,
     body: Option<(&'static str, RefOr<Schema>, Required)>,
     answers: Vec<(u16, &'static str, Option<RefOr<Schema>>)>,
     failures: Vec<ApiError>,
     schemas: Schemas,
 }
 
-/// A whole number from `min` on.
-pub fn number(min: usize) -> Schema {
-    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min));
+/// A whole number that 64 bits hold.
+pub fn number() -> Schema {
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0_usize));
     number.maximum(Some(u64::MAX as usize)).build().into()
+}
+
+/// A number of rows; too large ones are cut to the largest page.
+fn rows() -> Schema {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1_usize)).build().into()
 }
 
 /// Any text.
@@ -78,18 +83,24 @@ impl Op {
 
     /// A query parameter.
     pub fn query(mut self, name: &'static str, schema: Schema, about: &'static str) -> Self {
-        self.query.push((name, schema, about));
+        self.query.push((name, schema, about, Required::False));
+        self
+    }
+
+    /// A query parameter that has to be there.
+    pub fn needs(mut self, name: &'static str, schema: Schema, about: &'static str) -> Self {
+        self.query.push((name, schema, about, Required::True));
         self
     }
 
     /// `limit` with its default and largest value.
     pub fn limit(self, about: &'static str) -> Self {
-        self.query("limit", number(1), about)
+        self.query("limit", rows(), about)
     }
 
     /// `limit` and `offset`.
     pub fn paged(self, about: &'static str) -> Self {
-        self.limit(about).query("offset", number(0), "Rows to skip")
+        self.limit(about).query("offset", number(), "Rows to skip")
     }
 
     fn know<T: ToSchema>(&mut self) -> RefOr<Schema> {
@@ -192,10 +203,10 @@ impl Op {
             let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
             operation = operation.parameter(parameter.required(Required::True).schema(Some(segment())));
         }
-        for (name, schema, about) in &self.query {
+        for (name, schema, about, required) in &self.query {
             let parameter = ParameterBuilder::new().name(*name).parameter_in(ParameterIn::Query);
             let parameter = parameter.description(Some(*about)).schema(Some(schema.clone()));
-            operation = operation.parameter(parameter.required(Required::False));
+            operation = operation.parameter(parameter.required(required.clone()));
         }
         if let Some((kind, schema, required)) = &self.body {
             let content = ContentBuilder::new().schema(Some(schema.clone())).build();

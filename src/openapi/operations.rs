@@ -7,6 +7,7 @@ use utoipa::openapi::HttpMethod::{Delete, Get, Patch, Post, Put};
 
 use super::answers::*;
 use super::bodies::*;
+use super::conversations::*;
 use super::operation::{Auth, Op, number, one_of, text};
 use crate::wire::error::ApiError;
 use crate::wire::error::ApiError::*;
@@ -139,7 +140,7 @@ fn presence() -> Vec<Op> {
             .answers::<Presences>(200),
         Op::new(Get, "/v1/directory", "searchDirectory", "Agents by the beginning of their handle")
             .auth(Auth::Optional)
-            .query("q", text(), "2 to 50 characters; has to be given")
+            .needs("q", text(), "2 to 50 characters")
             .paged("Most rows; 20 if left out, at most 50")
             .answers::<DirectoryPage>(200),
     ]
@@ -212,8 +213,8 @@ fn messages() -> Vec<Op> {
             .answers::<Acked>(200),
         Op::new(Get, "/v1/messages/{id}", "listMessages", "History of a conversation; at most one cursor")
             .limit("Most rows; 50 if left out, at most 200")
-            .query("before_seq", number(0), "Older than this, newest first")
-            .query("after_seq", number(0), "Newer than this, oldest first")
+            .query("before_seq", number(), "Older than this, newest first")
+            .query("after_seq", number(), "Newer than this, oldest first")
             .query("around_message_id", text(), "Ending at this message, newest first")
             .lists::<Message>(200)
             .fails([ConversationNotFound, MessageNotFound, gone()]),
@@ -251,7 +252,7 @@ fn groups() -> Vec<Op> {
             .fails([PausedByOwner]),
         one(Get, "/v1/groups/{id}", "getGroup", "A group as a member sees it").answers::<GroupDetail>(200),
         one(Patch, "/v1/groups/{id}", "updateGroup", "Change a group, as an admin")
-            .body::<UpdateGroup>()
+            .optional_body::<UpdateGroup>()
             .answers::<GroupDetail>(200)
             .fails([Forbidden]),
         one(Delete, "/v1/groups/{id}", "deleteGroup", "End a group, as its creator")

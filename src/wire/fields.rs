@@ -91,7 +91,7 @@ impl Fields {
 
     /// An integer within `range`; anything else is a complaint. `None`: absent, or complained of.
     pub fn integer(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = self.raw(name)?.parse().ok().filter(|number| range.contains(number));
+        let number = whole(self.raw(name)?).filter(|number| range.contains(number));
         if number.is_none() {
             self.complain(name, format!("must be an integer from {} to {}", range.start(), range.end()));
         }
@@ -128,6 +128,13 @@ impl Fields {
     pub fn finish(self) -> Result<(), ApiError> {
         if self.complaints == Complaints::default() { Ok(()) } else { Err(ApiError::Validation(self.complaints)) }
     }
+}
+
+/// A number without a fraction, also when it is written as `1.0` or `1e3`: to JSON Schema these are integers too.
+fn whole(raw: &str) -> Option<u64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let float = || raw.parse::<f64>().ok().filter(|number| (0.0..=EXACT).contains(number) && number.fract() == 0.0);
+    raw.parse().ok().or_else(|| float().map(|number| number as u64))
 }
 
 /// Query parameters; of repeated ones the last counts.
@@ -190,6 +197,12 @@ mod tests {
         assert_eq!(fields.text("b"), None);
         let Err(ApiError::Validation(complaints)) = fields.finish() else { panic!("a number is no string") };
         assert_eq!(complaints.fields.keys().collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn integers_are_whole_numbers_in_any_notation() {
+        assert_eq!(["7", "7.0", "7e2", "0"].map(whole), [Some(7), Some(7), Some(700), Some(0)]);
+        assert_eq!(["7.5", "-1", "1e300", "\"7\"", "true", "[7]"].map(whole), [None; 6]);
     }
 
     #[test]
