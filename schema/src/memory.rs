@@ -10,11 +10,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::kv::{Direction, Engine, KvOp, KvStore, Pairs};
+use crate::kv::local::{Engine, Local};
+use crate::kv::{Direction, KvOp, KvStore, Pairs};
 use crate::store::{Done, StoreError};
 
 /// The store in memory.
-pub type MemoryStore = KvStore<MemoryEngine>;
+pub type MemoryStore = KvStore<Local<MemoryEngine>>;
 
 /// A sorted map and the writes that wait in front of it.
 #[derive(Default)]
@@ -51,17 +52,17 @@ impl MemoryEngine {
 impl MemoryStore {
     /// An empty store without faults.
     pub fn new() -> Self {
-        Self::over(MemoryEngine::default())
+        Self::over(Local::over(MemoryEngine::default()))
     }
 
     /// While on, every write is answered `Unavailable` and not applied.
     pub fn fail_writes(&self, on: bool) {
-        self.engine.state().failing = on;
+        self.backend.engine.state().failing = on;
     }
 
     /// While on, writes wait for [`Self::release`]. Turning it off releases what waits.
     pub fn hold_writes(&self, on: bool) {
-        self.engine.state().holding = on;
+        self.backend.engine.state().holding = on;
         if !on {
             self.release(usize::MAX);
         }
@@ -70,7 +71,7 @@ impl MemoryStore {
     /// Applies and answers the oldest `n` held submissions; returns how many there were.
     pub fn release(&self, n: usize) -> usize {
         for released in 0..n {
-            let mut state = self.engine.state();
+            let mut state = self.backend.engine.state();
             let Some((batches, done)) = state.held.pop_front() else {
                 return released;
             };
@@ -83,8 +84,8 @@ impl MemoryStore {
 
     /// What a restart would find: everything applied, nothing held.
     pub fn crash(&self) -> Self {
-        let rows = self.engine.state().rows.clone();
-        Self::over(MemoryEngine { state: Mutex::new(State { rows, ..State::default() }) })
+        let rows = self.backend.engine.state().rows.clone();
+        Self::over(Local::over(MemoryEngine { state: Mutex::new(State { rows, ..State::default() }) }))
     }
 }
 

@@ -41,7 +41,8 @@ use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Guard, SequenceNumberCounte
 use self::codec::{decode, insert};
 use self::commit::{Job, Queue};
 use self::wal::{Faults, Segment};
-use crate::kv::{Direction, Engine, KvOp, KvStore, Pairs};
+use crate::kv::local::{Engine, Local};
+use crate::kv::{Direction, KvOp, KvStore, Pairs};
 use crate::store::{Done, StoreError};
 
 /// Size at which a segment is closed and its memtable flushed.
@@ -101,7 +102,7 @@ impl OpenError {
 }
 
 /// The store of one node.
-pub type EmbeddedStore = KvStore<EmbeddedEngine>;
+pub type EmbeddedStore = KvStore<Local<EmbeddedEngine>>;
 
 /// Log, index and the two threads that feed them.
 pub struct EmbeddedEngine {
@@ -182,7 +183,7 @@ impl EmbeddedStore {
             spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes)))?,
             spawn("store-commit", Box::new(move || committer.commit_loop(segment, &flush)))?,
         ];
-        Ok(Self::over(EmbeddedEngine { shared, threads: Mutex::new(threads) }))
+        Ok(Self::over(Local::over(EmbeddedEngine { shared, threads: Mutex::new(threads) })))
     }
 }
 

@@ -5,12 +5,12 @@ use super::*;
 fn put(store: &EmbeddedStore, key: u8, len: usize) -> Result<(), StoreError> {
     let (tx, rx) = channel();
     let ops = vec![KvOp::Put(vec![key], vec![key; len]), KvOp::Put(vec![key, 0], vec![1])];
-    store.engine.apply(vec![ops], Box::new(move |outcome| drop(tx.send(outcome))));
+    store.backend.engine.apply(vec![ops], Box::new(move |outcome| drop(tx.send(outcome))));
     rx.recv().expect("answered").remove(0)
 }
 
 fn has(store: &EmbeddedStore, key: u8) -> bool {
-    let halves = [vec![key], vec![key, 0]].map(|key| store.engine.get(&key).expect("readable").is_some());
+    let halves = [vec![key], vec![key, 0]].map(|key| store.backend.engine.get(&key).expect("readable").is_some());
     assert_eq!(halves[0], halves[1], "W1");
     halves[0]
 }
@@ -90,7 +90,7 @@ fn small(dir: &Path) -> EmbeddedStore {
 
 fn apply(store: &EmbeddedStore, batches: Vec<Vec<KvOp>>) -> Vec<Result<(), StoreError>> {
     let (tx, rx) = channel();
-    store.engine.apply(batches, Box::new(move |outcomes| drop(tx.send(outcomes))));
+    store.backend.engine.apply(batches, Box::new(move |outcomes| drop(tx.send(outcomes))));
     rx.recv().expect("answered")
 }
 
@@ -118,7 +118,7 @@ fn rotation_under_load_loses_nothing() {
                     let ops = [put(0), put(1)].into_iter().chain(remove).collect();
                     assert_eq!(apply(store, vec![ops]), [Ok(())]);
                     let range = (key(writer, 0, 0), key(writer, u64::MAX, 1));
-                    let rows = store.engine.scan(&range.0, &range.1, usize::MAX, Direction::Up).expect("reads");
+                    let rows = store.backend.engine.scan(&range.0, &range.1, usize::MAX, Direction::Up).expect("reads");
                     assert_eq!(rows.len() as u64, 2 * (n + 1) - n.div_ceil(2), "W1, W5 after batch {n}");
                 }
             });
@@ -127,11 +127,11 @@ fn rotation_under_load_loses_nothing() {
     let written = WRITERS * BATCHES * 2 * 300;
     assert!(log_bytes(dir.path()) < written / 2, "segments were let go: {} of {written}", log_bytes(dir.path()));
     for _ in 0..2 {
-        let rows = store.engine.scan(&[0; 8], &[255; 8], usize::MAX, Direction::Up).expect("reads");
+        let rows = store.backend.engine.scan(&[0; 8], &[255; 8], usize::MAX, Direction::Up).expect("reads");
         assert_eq!(rows.len() as u64, WRITERS * (2 * BATCHES - BATCHES / 2));
     }
     drop(store);
-    let rows = small(dir.path()).engine.scan(&[0; 8], &[255; 8], usize::MAX, Direction::Up).expect("reads");
+    let rows = small(dir.path()).backend.engine.scan(&[0; 8], &[255; 8], usize::MAX, Direction::Up).expect("reads");
     assert_eq!(rows.len() as u64, WRITERS * (2 * BATCHES - BATCHES / 2), "after reopening");
 }
 
@@ -151,7 +151,7 @@ fn the_last_change_of_a_row_wins_after_a_restart() {
     );
     assert_eq!(outcomes, [Ok(()), Ok(()), Ok(())]);
     let check = |store: &EmbeddedStore| {
-        let rows = [1, 2, 3].map(|key| store.engine.get(&[key]).expect("reads"));
+        let rows = [1, 2, 3].map(|key| store.backend.engine.get(&[key]).expect("reads"));
         assert_eq!(rows, [Some(vec![3]), None, Some(vec![2])]);
     };
     check(&store);

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 
 use super::keys::{self, Table};
-use super::{Direction, Engine, KvStore};
+use super::local::{Engine, Local};
+use super::{Direction, KvStore};
 use crate::ids::{AgentId, ConversationId, Pos, Seq};
 use crate::rows::{
     AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
@@ -48,7 +49,7 @@ struct Log {
     last: Seq,
 }
 
-impl<E: Engine> KvStore<E> {
+impl<E: Engine> KvStore<Local<E>> {
     /// Reads and judges every row. Run it on a store that nobody writes to.
     ///
     /// Errors when the engine cannot be read; what does not decode or agree is in the report.
@@ -56,7 +57,7 @@ impl<E: Engine> KvStore<E> {
         let (mut report, mut log) = (CheckReport::default(), Log::default());
         let mut from = vec![0];
         loop {
-            let page = self.scan(&from, &[0xFF], PAGE, Direction::Up)?;
+            let page = self.backend.engine.scan(&from, &[0xFF], PAGE, Direction::Up)?;
             let Some((last, _)) = page.last() else { return Ok(report) };
             from = [last.as_slice(), &[0]].concat();
             for (key, value) in &page {
@@ -76,6 +77,14 @@ impl<E: Engine> KvStore<E> {
     }
 
     /// One row: `Some` says what it does not agree with.
+    /// A waiting delivery decodes, and the message that it refers to is there.
+    fn delivered(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        if let keys::InboxValue::Refers(_, id, seq) = keys::decode::<keys::InboxValue<'_>>(key, value)? {
+            self.backend.engine.get(&keys::message(id, seq))?.ok_or_else(|| keys::dangling(id, seq))?;
+        }
+        Ok(())
+    }
+
     fn judge(&self, table: Table, key: &[u8], value: &[u8], log: &mut Log) -> Result<Option<String>, StoreError> {
         match table {
             Table::Message => Ok(in_order(&keys::decode(key, value)?, log)),
@@ -83,15 +92,15 @@ impl<E: Engine> KvStore<E> {
             Table::InboxHead => self.judge_inbox(key, keys::decode(key, value)?),
             Table::Replay => {
                 let (id, seq): (ConversationId, Seq) = keys::decode(key, value)?;
-                let found = self.engine.get(&keys::message(id, seq))?.is_some();
+                let found = self.backend.engine.get(&keys::message(id, seq))?.is_some();
                 Ok((!found).then(|| format!("a replay record names {id} seq {}, which is not there", seq.0)))
             }
             Table::KeyHash | Table::Handle | Table::Directory => {
                 let agent: AgentId = keys::decode(key, value)?;
-                let found = self.engine.get(&keys::agent(agent))?.is_some();
+                let found = self.backend.engine.get(&keys::agent(agent))?.is_some();
                 Ok((!found).then(|| format!("an index of {} names {agent}, which is not there", table.name())))
             }
-            Table::Inbox => self.delivery(key, value).map(|_| None),
+            Table::Inbox => self.delivered(key, value).map(|()| None),
             Table::Receipt => decodes::<ReceiptRow>(key, value),
             Table::AgentConversation => decodes::<AgentConversationRow>(key, value),
             Table::Agent => decodes::<AgentRow>(key, value),
@@ -112,14 +121,14 @@ impl<E: Engine> KvStore<E> {
     }
 
     fn judge_head(&self, row: &ConversationRow) -> Result<Option<String>, StoreError> {
-        let there = |seq: Seq| self.engine.get(&keys::message(row.id, seq)).map(|found| found.is_some());
+        let there = |seq: Seq| self.backend.engine.get(&keys::message(row.id, seq)).map(|found| found.is_some());
         let (last, next) = (row.last_seq, row.last_seq.next());
         let agrees = (last == Seq(0) || there(last)?) && !there(next)?;
         Ok((!agrees).then(|| format!("{} says that seq {} is its last, and its log does not", row.id, last.0)))
     }
 
     fn judge_invite(&self, row: &InviteRow) -> Result<Option<String>, StoreError> {
-        let group = self.row::<GroupRow>(&keys::group(row.group))?;
+        let group = self.backend.row::<GroupRow>(&keys::group(row.group))?;
         let agrees = group.is_some_and(|group| group.invites.contains(row));
         Ok((!agrees).then(|| format!("{} is an invitation that {} does not know", row.id, row.group)))
     }
@@ -127,7 +136,7 @@ impl<E: Engine> KvStore<E> {
     fn judge_inbox(&self, key: &[u8], head: InboxHeadRow) -> Result<Option<String>, StoreError> {
         let agent = keys::leading_agent(key)?;
         let (from, through) = (keys::inbox(agent, Pos(0)), keys::inbox(agent, Pos(u64::MAX)));
-        let rows = self.scan(&from, &through, usize::MAX, Direction::Up)?.len();
+        let rows = self.backend.engine.scan(&from, &through, usize::MAX, Direction::Up)?.len();
         let agrees = rows as u64 == u64::from(head.backlog);
         Ok((!agrees).then(|| format!("{agent} counts {} waiting deliveries and has {rows}", head.backlog)))
     }

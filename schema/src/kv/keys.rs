@@ -18,11 +18,11 @@ use crate::rows::{AgentStatus, EmailRow, InboxRow, MessageType};
 use crate::store::{StoreError, Write};
 
 /// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
-pub(super) const KEY_MAX: usize = 8 * 1024;
+pub(crate) const KEY_MAX: usize = 8 * 1024;
 
 /// The tables. Their bytes are part of the format (K2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
+pub(crate) enum Table {
     Message = 1,
     Conversation = 2,
     Inbox = 3,
@@ -78,13 +78,13 @@ impl Table {
     ];
 
     /// The table of a key.
-    pub(super) fn of(key: &[u8]) -> Option<Self> {
+    pub(crate) fn of(key: &[u8]) -> Option<Self> {
         let byte = key.first()?;
         Self::ALL.into_iter().find(|table| *table as u8 == *byte)
     }
 
     /// What its rows are called in reports.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Message => "messages",
             Self::Conversation => "conversations",
@@ -125,7 +125,7 @@ pub enum KvOp {
 
 impl KvOp {
     /// A put of `row` under `key`.
-    pub(super) fn put(key: Vec<u8>, row: &impl Serialize) -> Result<Self, StoreError> {
+    pub(crate) fn put(key: Vec<u8>, row: &impl Serialize) -> Result<Self, StoreError> {
         let value = rmp_serde::to_vec(row).map_err(|e| StoreError::Corrupt(format!("row does not encode: {e}")))?;
         Ok(Self::Put(key, value))
     }
@@ -139,12 +139,12 @@ impl KvOp {
 }
 
 /// Turns stored bytes back into a row.
-pub(super) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+pub(crate) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
     rmp_serde::from_slice(value).map_err(|e| StoreError::Corrupt(format!("key {}: {e}", hex::encode(key))))
 }
 
 /// Everything that `write` changes, appended to `ops` in order.
-pub(super) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
+pub(crate) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
     let op = match write {
         Write::Message(row) => {
             // What the server writes is never sent again, and must not take a key that its author may use.
@@ -198,7 +198,7 @@ const COPIED_MAX: usize = 1_024;
 
 /// A delivery as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum InboxValue<'a> {
+pub(crate) enum InboxValue<'a> {
     /// With its message.
     Whole(Cow<'a, InboxRow>),
     /// By the place of its message, which was durable before any delivery of it was made.
@@ -216,8 +216,13 @@ impl<'a> InboxValue<'a> {
 }
 
 /// A put of an email row.
-pub(super) fn put_email(email_text: &str, row: &EmailRow) -> Result<KvOp, StoreError> {
+pub(crate) fn put_email(email_text: &str, row: &EmailRow) -> Result<KvOp, StoreError> {
     KvOp::put(email(email_text), row)
+}
+
+/// A delivery refers to a message that is not there.
+pub(crate) fn dangling(id: ConversationId, seq: Seq) -> StoreError {
+    StoreError::Corrupt(format!("a delivery names {id} seq {}, which is not there", seq.0))
 }
 
 fn key(table: Table, parts: &[&[u8]]) -> Vec<u8> {
@@ -239,7 +244,7 @@ fn conversation_bytes(id: ConversationId) -> [u8; 17] {
 }
 
 /// Reads the conversation that ends a key, after `prefix` bytes.
-pub(super) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<ConversationId, StoreError> {
+pub(crate) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<ConversationId, StoreError> {
     let parse = || {
         let (kind, id) = key.get(prefix..)?.split_first()?;
         let prefix = match kind {
@@ -253,146 +258,146 @@ pub(super) fn trailing_conversation(key: &[u8], prefix: usize) -> Result<Convers
 }
 
 /// Reads the agent that follows the table byte.
-pub(super) fn leading_agent(key: &[u8]) -> Result<AgentId, StoreError> {
+pub(crate) fn leading_agent(key: &[u8]) -> Result<AgentId, StoreError> {
     let id = key.get(1..17).and_then(|id| std::str::from_utf8(id).ok()).and_then(|id| format!("agt_{id}").parse().ok());
     id.ok_or_else(|| StoreError::Corrupt(format!("key {} names no agent", hex::encode(key))))
 }
 
 /// Reads the agent that ends a key.
-pub(super) fn trailing_agent(key: &[u8]) -> Result<AgentId, StoreError> {
+pub(crate) fn trailing_agent(key: &[u8]) -> Result<AgentId, StoreError> {
     let id = key.last_chunk::<16>().and_then(|id| std::str::from_utf8(id).ok());
     let id = id.and_then(|id| format!("agt_{id}").parse().ok());
     id.ok_or_else(|| StoreError::Corrupt(format!("key {} names no agent", hex::encode(key))))
 }
 
 /// Reads the seq that ends a key.
-pub(super) fn trailing_seq(key: &[u8]) -> Result<Seq, StoreError> {
+pub(crate) fn trailing_seq(key: &[u8]) -> Result<Seq, StoreError> {
     let tail = key.last_chunk::<8>().ok_or_else(|| StoreError::Corrupt("key without seq".to_owned()))?;
     Ok(Seq(u64::from_be_bytes(*tail)))
 }
 
-pub(super) fn message(id: ConversationId, seq: Seq) -> Vec<u8> {
+pub(crate) fn message(id: ConversationId, seq: Seq) -> Vec<u8> {
     key(Table::Message, &[&conversation_bytes(id), &seq.0.to_be_bytes()])
 }
 
-pub(super) fn conversation(id: ConversationId) -> Vec<u8> {
+pub(crate) fn conversation(id: ConversationId) -> Vec<u8> {
     key(Table::Conversation, &[&conversation_bytes(id)])
 }
 
-pub(super) fn inbox(agent: AgentId, pos: Pos) -> Vec<u8> {
+pub(crate) fn inbox(agent: AgentId, pos: Pos) -> Vec<u8> {
     key(Table::Inbox, &[agent.0.as_bytes(), &pos.0.to_be_bytes()])
 }
 
-pub(super) fn inbox_head(agent: AgentId) -> Vec<u8> {
+pub(crate) fn inbox_head(agent: AgentId) -> Vec<u8> {
     key(Table::InboxHead, &[agent.0.as_bytes()])
 }
 
-pub(super) fn receipt(agent: AgentId, id: ConversationId, seq: Seq) -> Vec<u8> {
+pub(crate) fn receipt(agent: AgentId, id: ConversationId, seq: Seq) -> Vec<u8> {
     key(Table::Receipt, &[agent.0.as_bytes(), &conversation_bytes(id), &seq.0.to_be_bytes()])
 }
 
-pub(super) fn agent_conversation(agent: AgentId, id: ConversationId) -> Vec<u8> {
+pub(crate) fn agent_conversation(agent: AgentId, id: ConversationId) -> Vec<u8> {
     key(Table::AgentConversation, &[agent.0.as_bytes(), &conversation_bytes(id)])
 }
 
-pub(super) fn agent_conversations(agent: AgentId) -> Vec<u8> {
+pub(crate) fn agent_conversations(agent: AgentId) -> Vec<u8> {
     key(Table::AgentConversation, &[agent.0.as_bytes()])
 }
 
-pub(super) fn agent(id: AgentId) -> Vec<u8> {
+pub(crate) fn agent(id: AgentId) -> Vec<u8> {
     key(Table::Agent, &[id.0.as_bytes()])
 }
 
-pub(super) fn key_hash(hash: KeyHash) -> Vec<u8> {
+pub(crate) fn key_hash(hash: KeyHash) -> Vec<u8> {
     key(Table::KeyHash, &[&hash.0])
 }
 
-pub(super) fn handle(handle: &str) -> Vec<u8> {
+pub(crate) fn handle(handle: &str) -> Vec<u8> {
     key(Table::Handle, &[handle.as_bytes()])
 }
 
-pub(super) fn email(email: &str) -> Vec<u8> {
+pub(crate) fn email(email: &str) -> Vec<u8> {
     key(Table::Email, &[email.as_bytes()])
 }
 
-pub(super) fn pending(id: &str) -> Vec<u8> {
+pub(crate) fn pending(id: &str) -> Vec<u8> {
     key(Table::Pending, &[id.as_bytes()])
 }
 
-pub(super) fn contact(agent: AgentId, handle: &str) -> Vec<u8> {
+pub(crate) fn contact(agent: AgentId, handle: &str) -> Vec<u8> {
     key(Table::Contact, &[agent.0.as_bytes(), handle.as_bytes()])
 }
 
-pub(super) fn block(agent: AgentId, handle: &str) -> Vec<u8> {
+pub(crate) fn block(agent: AgentId, handle: &str) -> Vec<u8> {
     key(Table::Block, &[agent.0.as_bytes(), handle.as_bytes()])
 }
 
-pub(super) fn cold_thread(agent: AgentId, id: ConversationId) -> Vec<u8> {
+pub(crate) fn cold_thread(agent: AgentId, id: ConversationId) -> Vec<u8> {
     key(Table::ColdThread, &[agent.0.as_bytes(), &conversation_bytes(id)])
 }
 
-pub(super) fn cold_threads(agent: AgentId) -> Vec<u8> {
+pub(crate) fn cold_threads(agent: AgentId) -> Vec<u8> {
     key(Table::ColdThread, &[agent.0.as_bytes()])
 }
 
-pub(super) fn replay(sender: AgentId, client_msg_id: &str) -> Vec<u8> {
+pub(crate) fn replay(sender: AgentId, client_msg_id: &str) -> Vec<u8> {
     key(Table::Replay, &[sender.0.as_bytes(), client_msg_id.as_bytes()])
 }
 
-pub(super) fn group(id: ConversationId) -> Vec<u8> {
+pub(crate) fn group(id: ConversationId) -> Vec<u8> {
     key(Table::Group, &[&conversation_bytes(id)])
 }
 
-pub(super) fn invite(agent: AgentId, group: ConversationId) -> Vec<u8> {
+pub(crate) fn invite(agent: AgentId, group: ConversationId) -> Vec<u8> {
     key(Table::Invite, &[agent.0.as_bytes(), &conversation_bytes(group)])
 }
 
-pub(super) fn invites(agent: AgentId) -> Vec<u8> {
+pub(crate) fn invites(agent: AgentId) -> Vec<u8> {
     key(Table::Invite, &[agent.0.as_bytes()])
 }
 
 /// `holder` has `target` in its book.
-pub(super) fn watcher(target: AgentId, holder: AgentId) -> Vec<u8> {
+pub(crate) fn watcher(target: AgentId, holder: AgentId) -> Vec<u8> {
     key(Table::Watcher, &[target.0.as_bytes(), holder.0.as_bytes()])
 }
 
-pub(super) fn watchers(target: AgentId) -> Vec<u8> {
+pub(crate) fn watchers(target: AgentId) -> Vec<u8> {
     key(Table::Watcher, &[target.0.as_bytes()])
 }
 
-pub(super) fn agent_state(agent: AgentId) -> Vec<u8> {
+pub(crate) fn agent_state(agent: AgentId) -> Vec<u8> {
     key(Table::AgentState, &[agent.0.as_bytes()])
 }
 
-pub(super) fn report(reporter: AgentId, handle: &str) -> Vec<u8> {
+pub(crate) fn report(reporter: AgentId, handle: &str) -> Vec<u8> {
     key(Table::Report, &[reporter.0.as_bytes(), handle.as_bytes()])
 }
 
-pub(super) fn all_reports() -> Vec<u8> {
+pub(crate) fn all_reports() -> Vec<u8> {
     key(Table::Report, &[])
 }
 
-pub(super) fn directory(handle: &str) -> Vec<u8> {
+pub(crate) fn directory(handle: &str) -> Vec<u8> {
     key(Table::Directory, &[handle.as_bytes()])
 }
 
-pub(super) fn attachment(id: &str) -> Vec<u8> {
+pub(crate) fn attachment(id: &str) -> Vec<u8> {
     key(Table::Attachment, &[id.as_bytes()])
 }
 
 /// Ids of attachments are of one length, so no id is the beginning of another.
-pub(super) fn attachment_use(id: &str, conversation: ConversationId, seq: Seq) -> Vec<u8> {
+pub(crate) fn attachment_use(id: &str, conversation: ConversationId, seq: Seq) -> Vec<u8> {
     key(Table::AttachmentUse, &[id.as_bytes(), &conversation_bytes(conversation), &seq.0.to_be_bytes()])
 }
 
-pub(super) fn attachment_uses(id: &str) -> Vec<u8> {
+pub(crate) fn attachment_uses(id: &str) -> Vec<u8> {
     key(Table::AttachmentUse, &[id.as_bytes()])
 }
 
-pub(super) fn idempotency(agent: AgentId, text: &str) -> Vec<u8> {
+pub(crate) fn idempotency(agent: AgentId, text: &str) -> Vec<u8> {
     key(Table::Idempotency, &[agent.0.as_bytes(), text.as_bytes()])
 }
 
-pub(super) fn table(table: Table) -> Vec<u8> {
+pub(crate) fn table(table: Table) -> Vec<u8> {
     key(table, &[])
 }
