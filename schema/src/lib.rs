@@ -3,6 +3,7 @@
 //! Owns every byte on disk. Knows no actor, no JSON and no client. See [`store::Store`] for the contract that
 //! every engine keeps; `tests/conformance` is the same text as tests.
 
+pub mod cql;
 pub mod embedded;
 pub mod ids;
 mod kv;

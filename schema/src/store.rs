@@ -6,6 +6,7 @@
 //! W4  Every write is an absolute put or remove: applying a batch again changes nothing, so a batch whose outcome is
 //!     unknown may be submitted again.
 //! W5  A read that starts after a batch was answered `Ok` sees it.
+//! W6  Bounds of a range come from a head (last seq, last position): engines may take time for how far they are apart.
 
 use std::sync::Arc;
 
@@ -41,7 +42,9 @@ pub enum StoreError {
 /// Right to write for a shard; engines that have several writers stamp every row with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fence {
-    /// Owner's epoch; 0 on engines with a single writer.
+    /// Which shard.
+    pub shard: u32,
+    /// Owner's epoch; 0 on engines with a single writer, and for rows that no entity owns: one to a batch.
     pub epoch: u64,
 }
 

@@ -130,6 +130,14 @@ impl KvOp {
         Ok(Self::Put(key, value))
     }
 
+    /// Bytes of key and value.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Remove(key) => key.len(),
+        }
+    }
+
     /// The key, whatever happens to it.
     pub(crate) fn key(&self) -> &[u8] {
         match self {

@@ -8,7 +8,7 @@
 pub(crate) mod check;
 pub(crate) mod keys;
 pub(crate) mod local;
-mod sweep;
+pub(crate) mod sweep;
 
 use std::sync::Arc;
 

@@ -6,8 +6,10 @@ use schema::ids::{AgentId, ConversationId, Key, KeyHash, Pos, Seq};
 use schema::rows::{
     AgentRow, ConversationRow, InboxRow, MessageRow, MessageType, PendingPurpose, PendingRow, Timestamp,
 };
-pub(crate) use schema::store::commit as submit;
-use schema::store::{Batch, Store, StoreError, Write};
+use schema::store::{Batch, Fence, Store, StoreError, Write};
+
+/// As if we owned a shard: engines with several writers treat batches of nobody otherwise.
+pub(crate) const FENCE: Fence = Fence { shard: 0, epoch: 1 };
 
 pub(crate) fn agent(n: u8) -> AgentId {
     AgentId(Key::from_bytes([n; 16]))
@@ -65,10 +67,15 @@ pub(crate) fn pending(id: &str) -> PendingRow {
     }
 }
 
+/// Submits one batch and waits for its outcome.
+pub(crate) async fn submit(store: &dyn Store, writes: Vec<Write>) -> Result<(), StoreError> {
+    submit_all(store, vec![writes]).await.remove(0)
+}
+
 /// Submits batches together and waits for their outcomes.
 pub(crate) async fn submit_all(store: &dyn Store, batches: Vec<Vec<Write>>) -> Vec<Result<(), StoreError>> {
     let (done, answer) = tokio::sync::oneshot::channel();
-    let batches = batches.into_iter().map(|writes| Batch { writes, ..Batch::default() }).collect();
+    let batches = batches.into_iter().map(|writes| Batch { writes, fence: FENCE }).collect();
     store.submit(batches, Box::new(move |outcomes| drop(done.send(outcomes))));
     answer.await.expect("answered")
 }

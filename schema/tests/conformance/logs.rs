@@ -16,7 +16,7 @@ pub(crate) async fn pages_go_both_ways(store: &dyn Store) {
     assert_eq!(store.messages_up(id, Seq(255), Seq(299), 3).await.map(seqs), Ok(vec![255, 256, 257]));
     assert_eq!(store.messages_down(id, Seq(2), Seq(257), 3).await.map(seqs), Ok(vec![257, 256, 255]));
     assert_eq!(store.messages_up(id, Seq(7), Seq(7), 9).await, Ok(vec![message(7, "x")]));
-    assert_eq!(store.messages_down(id, Seq(299), Seq(u64::MAX), 9).await.map(seqs), Ok(vec![300, 299]));
+    assert_eq!(store.messages_down(id, Seq(299), Seq(9_999), 9).await.map(seqs), Ok(vec![300, 299]));
     assert_eq!(store.messages_up(id, Seq(5), Seq(4), 9).await, Ok(vec![]), "an empty range is no error");
     assert_eq!(store.messages_down(id, Seq(5), Seq(4), 9).await, Ok(vec![]));
     assert_eq!(store.messages_up(id, Seq(1), Seq(300), 1_000).await.map(|page| page.len()), Ok(300));

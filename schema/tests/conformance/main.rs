@@ -5,6 +5,7 @@
 
 mod accounts;
 mod batches;
+mod cql;
 mod fixtures;
 mod groups;
 mod inboxes;
@@ -37,6 +38,17 @@ macro_rules! on_every_engine {
                 store.close().await.expect("closes");
                 drop(store);
                 super::EmbeddedStore::open(dir.path(), options()).expect("opens again");
+            })*
+        }
+
+        /// One keyspace for all, emptied before each: definitions are slow.
+        #[tokio::test(flavor = "multi_thread")]
+        async fn every_promise_over_cql() {
+            let Some(ring) = cql::Ring::of_environment("conformance").await else { return };
+            $({
+                println!(stringify!($room::$promise));
+                ring.empty().await;
+                $room::$promise(&ring.store).await;
             })*
         }
     };

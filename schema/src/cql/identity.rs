@@ -1,0 +1,300 @@
+//! What has to be unique, by lightweight transactions: handles, email budgets, pending codes.
+//!
+//! I1  A transaction that failed may have happened: it is asked again in a form that recognises its own effect.
+//! I2  A creation claims the handle, takes the code, charges the email, then writes the agent's rows; a refusal gives
+//!     back what was taken, in the opposite order. A crash in the middle costs at most one registration of the email's
+//!     budget; a claim without an agent is free again after [`CLAIM`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use scylla::statement::Consistency;
+use scylla::statement::prepared::PreparedStatement;
+
+use super::OpenError;
+use super::layout::Place;
+use super::pipeline::Pipeline;
+use super::session::{Cql, failed, misshapen};
+use crate::ids::AgentId;
+use crate::kv::local::{changed, charge};
+use crate::kv::{EmailChange, KvOp, keys};
+use crate::rows::{AgentRow, EmailRow, PendingRow};
+use crate::store::{CreateAgentError, EmailBudget, StoreError, Write};
+
+/// A claimed handle whose agent never came is free again after this.
+const CLAIM: Duration = Duration::from_secs(60);
+/// Attempts of one transaction.
+const ATTEMPTS: u32 = 12;
+/// First pause between them; it doubles up to 32 times this.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Claims of a bulk creation that are under way together.
+const CLAIMS: usize = 64;
+
+/// Statements of the three tables.
+pub(super) struct Identity {
+    cql: Arc<Cql>,
+    pipeline: Arc<Pipeline>,
+    claim: PreparedStatement,
+    claim_stale: PreparedStatement,
+    unclaim: PreparedStatement,
+    claimed: PreparedStatement,
+    first_email: PreparedStatement,
+    next_email: PreparedStatement,
+    first_pending: PreparedStatement,
+    next_pending: PreparedStatement,
+    take_pending: PreparedStatement,
+    read: [PreparedStatement; 2],
+}
+
+/// A compare-and-set that did not go through: it was raced, or nobody knows.
+enum Again {
+    Raced,
+    Unknown(StoreError),
+}
+
+/// Index into `read`.
+const EMAIL: usize = 0;
+const PENDING: usize = 1;
+
+async fn pause(attempt: u32) {
+    let jitter = rand::random_range(0.5..1.5);
+    tokio::time::sleep((PAUSE * (1 << attempt.min(5))).mul_f64(jitter)).await;
+}
+
+fn value(row: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+    rmp_serde::to_vec(row).map_err(|e| StoreError::Corrupt(format!("row does not encode: {e}")))
+}
+
+impl Identity {
+    pub(super) async fn new(cql: Arc<Cql>, pipeline: Arc<Pipeline>) -> Result<Self, OpenError> {
+        const ROW: &str = "p=? AND b=? AND c=?";
+        let insert = |table| format!("INSERT INTO {table} (p, b, c, v) VALUES (?, ?, ?, ?) IF NOT EXISTS");
+        let mut read = Vec::with_capacity(2);
+        let mut claimed = cql.statement(&format!("SELECT v, claimed_at FROM handles WHERE {ROW}")).await?;
+        claimed.set_consistency(Consistency::LocalSerial);
+        for table in ["emails", "pendings"] {
+            let mut statement = cql.statement(&format!("SELECT v FROM {table} WHERE {ROW}")).await?;
+            // Sees a transaction that is under way, or ends it.
+            statement.set_consistency(Consistency::LocalSerial);
+            read.push(statement);
+        }
+        let read: [PreparedStatement; 2] = read.try_into().map_err(|_| OpenError::Schema("two tables".to_owned()))?;
+        let claim = "INSERT INTO handles (p, b, c, v, claimed_at) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
+        let claim_stale = format!("UPDATE handles SET v=?, claimed_at=? WHERE {ROW} IF v=? AND claimed_at=?");
+        Ok(Self {
+            claim: cql.conditional(claim).await?,
+            claim_stale: cql.conditional(&claim_stale).await?,
+            unclaim: cql.conditional(&format!("DELETE FROM handles WHERE {ROW} IF v=?")).await?,
+            claimed,
+            first_email: cql.conditional(&insert("emails")).await?,
+            next_email: cql.conditional(&format!("UPDATE emails SET v=? WHERE {ROW} IF v=?")).await?,
+            first_pending: cql.conditional(&insert("pendings")).await?,
+            next_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF EXISTS")).await?,
+            take_pending: cql.conditional(&format!("DELETE FROM pendings WHERE {ROW} IF EXISTS")).await?,
+            read,
+            cql,
+            pipeline,
+        })
+    }
+
+    async fn read(&self, which: usize, at: &Place) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = (&at.partition.key, at.partition.bucket, &at.place);
+        let answer = self.cql.session.execute_unpaged(&self.read[which], values).await.map_err(|e| failed(&e))?;
+        let rows = answer.into_rows_result().map_err(misshapen)?;
+        // A row of a transaction that was undone may be there with nothing in it.
+        Ok(rows.maybe_first_row::<(Option<Vec<u8>>,)>().map_err(misshapen)?.and_then(|(value,)| value))
+    }
+
+    /// Repeats `attempt` while it is raced or its outcome is unknown (I1).
+    async fn settle<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Again>>,
+    {
+        let mut last = StoreError::Timeout;
+        for n in 0..ATTEMPTS {
+            match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(Again::Unknown(StoreError::Corrupt(what))) => return Err(StoreError::Corrupt(what)),
+                Err(Again::Unknown(error)) => last = error,
+                Err(Again::Raced) => {}
+            }
+            pause(n).await;
+        }
+        Err(last)
+    }
+
+    async fn claim(&self, handle: &str, agent: AgentId) -> Result<bool, StoreError> {
+        let (key, mine) = (keys::handle(handle), value(&agent)?);
+        let (at, now) = (Place::of(&key)?, self.pipeline.time_of_day() / 1_000);
+        let (p, b, c) = (&at.partition.key, at.partition.bucket, &at.place);
+        self.settle(async || {
+            if self.cql.decide(&self.claim, (p, b, c, &mine, now)).await.map_err(Again::Unknown)? {
+                return Ok(true);
+            }
+            let answer = self.cql.session.execute_unpaged(&self.claimed, (p, b, c)).await;
+            let rows = answer.map_err(|e| failed(&e)).and_then(|a| a.into_rows_result().map_err(misshapen));
+            let rows = rows.map_err(Again::Unknown)?;
+            let row = rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(|e| Again::Unknown(misshapen(e)))?;
+            let Some((owner, since)) = row else { return Err(Again::Raced) };
+            if owner == mine {
+                return Ok(true);
+            }
+            if now.saturating_sub(since) < i64::try_from(CLAIM.as_millis()).unwrap_or(i64::MAX) {
+                return Ok(false);
+            }
+            let id: AgentId = keys::decode(&key, &owner).map_err(Again::Unknown)?;
+            let row = Place::of(&keys::agent(id)).map_err(Again::Unknown)?;
+            if self.cql.get(&row.partition, &row.place).await.map_err(Again::Unknown)?.is_some() {
+                return Ok(false);
+            }
+            let values = (&mine, now, p, b, c, &owner, since);
+            let taken = self.cql.decide(&self.claim_stale, values).await.map_err(Again::Unknown)?;
+            if taken { Ok(true) } else { Err(Again::Raced) }
+        })
+        .await
+    }
+
+    async fn unclaim(&self, handle: &str, agent: AgentId) -> Result<(), StoreError> {
+        let (at, mine) = (Place::of(&keys::handle(handle))?, value(&agent)?);
+        let values = (&at.partition.key, at.partition.bucket, &at.place, &mine);
+        // Not applied means that it is not ours any more, which is as good.
+        self.settle(async || self.cql.decide(&self.unclaim, values).await.map(drop).map_err(Again::Unknown)).await
+    }
+
+    /// Changes an email's row by compare-and-set; `change` sees the row as it is and says what it becomes.
+    async fn change_row<T>(
+        &self,
+        email: &str,
+        change: impl Fn(EmailRow) -> Result<Option<EmailRow>, T>,
+    ) -> Result<Result<(), T>, StoreError> {
+        let key = keys::email(email);
+        let at = Place::of(&key)?;
+        let (p, b, c) = (&at.partition.key, at.partition.bucket, &at.place);
+        self.settle(async || {
+            let before = self.read(EMAIL, &at).await.map_err(Again::Unknown)?;
+            let row = before.as_deref().map(|before| keys::decode::<EmailRow>(&key, before)).transpose();
+            let after = match change(row.map_err(Again::Unknown)?.unwrap_or_default()) {
+                Ok(Some(after)) => value(&after).map_err(Again::Unknown)?,
+                Ok(None) => return Ok(Ok(())),
+                Err(refused) => return Ok(Err(refused)),
+            };
+            let applied = match &before {
+                Some(before) => self.cql.decide(&self.next_email, (&after, p, b, c, before)).await,
+                None => self.cql.decide(&self.first_email, (p, b, c, &after)).await,
+            };
+            if applied.map_err(Again::Unknown)? { Ok(Ok(())) } else { Err(Again::Raced) }
+        })
+        .await
+    }
+
+    pub(super) async fn change_email(&self, email: &str, change: EmailChange) -> Result<(), StoreError> {
+        let outcome = self.change_row::<std::convert::Infallible>(email, |row| {
+            let after = changed(row.clone(), change);
+            Ok((after != row).then_some(after))
+        });
+        outcome.await.map(|outcome| outcome.unwrap_or(()))
+    }
+
+    async fn charge(&self, row: &AgentRow, budget: EmailBudget) -> Result<(), CreateAgentError> {
+        let outcome = self.change_row(&row.email, |mut email| {
+            // Ours already: an attempt before went through (I1).
+            if email.live.contains(&row.id) {
+                return Ok(None);
+            }
+            charge(&mut email, row.id, budget).map(|()| Some(email))
+        });
+        outcome.await?
+    }
+
+    pub(super) async fn put_pending(&self, row: PendingRow) -> Result<(), StoreError> {
+        let (at, row) = (Place::of(&keys::pending(&row.id))?, value(&row)?);
+        let (p, b, c) = (&at.partition.key, at.partition.bucket, &at.place);
+        self.settle(async || {
+            if self.cql.decide(&self.first_pending, (p, b, c, &row)).await.map_err(Again::Unknown)? {
+                return Ok(());
+            }
+            let replaced = self.cql.decide(&self.next_pending, (&row, p, b, c)).await.map_err(Again::Unknown)?;
+            if replaced { Ok(()) } else { Err(Again::Raced) }
+        })
+        .await
+    }
+
+    /// An unknown outcome stays one: nobody could tell the winner from a loser afterwards.
+    pub(super) async fn take_pending(&self, id: &str) -> Result<bool, StoreError> {
+        let at = Place::of(&keys::pending(id))?;
+        self.cql.decide(&self.take_pending, (&at.partition.key, at.partition.bucket, &at.place)).await
+    }
+
+    pub(super) async fn create_agent(
+        &self,
+        row: AgentRow,
+        pending: Option<String>,
+        budget: Option<EmailBudget>,
+    ) -> Result<(), CreateAgentError> {
+        let code = match &pending {
+            Some(id) => Some(self.pending_row(id).await?.ok_or(CreateAgentError::PendingGone)?),
+            None => None,
+        };
+        if !self.claim(&row.handle, row.id).await? {
+            return Err(CreateAgentError::HandleTaken);
+        }
+        if let Err(refused) = self.pay(&row, code, budget).await {
+            self.unclaim(&row.handle, row.id).await?;
+            return Err(refused);
+        }
+        let mut ops = Vec::new();
+        keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
+        Ok(self.pipeline.write_first(ops).await?)
+    }
+
+    async fn pending_row(&self, id: &str) -> Result<Option<PendingRow>, StoreError> {
+        let key = keys::pending(id);
+        let found = self.read(PENDING, &Place::of(&key)?).await?;
+        found.map(|found| keys::decode(&key, &found)).transpose()
+    }
+
+    /// Takes the code and charges the email; a refusal by the email gives the code back.
+    async fn pay(
+        &self,
+        row: &AgentRow,
+        code: Option<PendingRow>,
+        budget: Option<EmailBudget>,
+    ) -> Result<(), CreateAgentError> {
+        if let Some(code) = &code
+            && !self.take_pending(&code.id).await?
+        {
+            return Err(CreateAgentError::PendingGone);
+        }
+        let Some(budget) = budget else { return Ok(()) };
+        let charged = self.charge(row, budget).await;
+        if let (Err(_), Some(code)) = (&charged, code) {
+            self.put_pending(code).await?;
+        }
+        charged
+    }
+
+    pub(super) async fn create_agents(&self, rows: Vec<AgentRow>) -> Result<(), CreateAgentError> {
+        let mut ours = Vec::with_capacity(rows.len());
+        for some in rows.chunks(CLAIMS) {
+            let claims: Vec<_> = some.iter().map(|row| self.claim(&row.handle, row.id)).collect();
+            for (row, claimed) in some.iter().zip(join_all(claims).await) {
+                if claimed? {
+                    ours.push(row);
+                }
+            }
+        }
+        if ours.len() < rows.len() {
+            for some in ours.chunks(CLAIMS) {
+                let given: Vec<_> = some.iter().map(|row| self.unclaim(&row.handle, row.id)).collect();
+                try_join_all(given).await?;
+            }
+            return Err(CreateAgentError::HandleTaken);
+        }
+        let mut ops: Vec<KvOp> = Vec::with_capacity(3 * rows.len());
+        for row in rows {
+            keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
+        }
+        Ok(self.pipeline.write_first(ops).await?)
+    }
+}

@@ -1,0 +1,124 @@
+//! Brings a keyspace to the schema of this binary: numbered files, forward only.
+//!
+//! S1  A file is applied at most once at a time: whoever holds the lock applies, the others wait for it.
+//! S2  Every statement of a file can be repeated, so a migration that died is simply run again.
+//! S3  A keyspace that is newer than the binary is refused.
+
+use std::time::Duration;
+
+use scylla::client::session::Session;
+use scylla::statement::SerialConsistency;
+use scylla::statement::unprepared::Statement;
+
+use super::session::{connect, misshapen};
+use super::{CqlOptions, OpenError};
+
+/// The files, in order; the version of a keyspace is how many of them it has.
+const FILES: [&str; 1] = [include_str!("../../cql/0001_tables.cql")];
+/// The lock is given up by itself after this; no file takes as long.
+const LOCK_S: i32 = 60;
+/// How often whoever waits for the lock asks, and for how long.
+const ASK: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The version that this binary reads and writes.
+pub(super) const VERSION: i32 = FILES.len() as i32;
+
+/// Applies what is missing; the version before and after.
+pub async fn migrate(options: &CqlOptions) -> Result<(i32, i32), OpenError> {
+    let session = connect(options).await?;
+    let keyspace = &options.keyspace;
+    let replication = format!("{{'class': 'NetworkTopologyStrategy', 'replication_factor': {}}}", options.replication);
+    define(&session, &format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}")).await?;
+    for table in ["schema_version (id int PRIMARY KEY, version int)", "schema_lock (id int PRIMARY KEY, holder text)"] {
+        define(&session, &format!("CREATE TABLE IF NOT EXISTS {keyspace}.{table}")).await?;
+    }
+    let holder = format!("{:016x}", rand::random::<u64>());
+    lock(&session, keyspace, &holder).await?;
+    let outcome = apply(&session, keyspace).await;
+    // Whatever happened, nobody has to wait for the lock's end.
+    let release = format!("DELETE FROM {keyspace}.schema_lock WHERE id = 0 IF holder = '{holder}'");
+    let _ = decide(&session, &release).await;
+    outcome
+}
+
+async fn apply(session: &Session, keyspace: &str) -> Result<(i32, i32), OpenError> {
+    let before = version(session, keyspace).await?.unwrap_or(0);
+    if before > VERSION {
+        return Err(OpenError::Newer { found: before, known: VERSION });
+    }
+    session.use_keyspace(keyspace, true).await.map_err(|error| OpenError::Schema(error.to_string()))?;
+    for (file, number) in FILES.iter().zip(1..).skip(usize::try_from(before).unwrap_or(0)) {
+        for statement in statements(file) {
+            define(session, &statement).await?;
+        }
+        let done = format!("INSERT INTO {keyspace}.schema_version (id, version) VALUES (0, {number})");
+        session.query_unpaged(done, ()).await.map_err(|error| OpenError::Schema(error.to_string()))?;
+    }
+    Ok((before, VERSION))
+}
+
+/// Statements of a file, without its comments.
+fn statements(file: &str) -> Vec<String> {
+    let code: Vec<&str> = file.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    code.join("\n").split(";\n").map(|s| s.trim().trim_end_matches(';').to_owned()).filter(|s| !s.is_empty()).collect()
+}
+
+/// Runs a definition; nodes that define the same at once may need a second attempt.
+async fn define(session: &Session, statement: &str) -> Result<(), OpenError> {
+    let mut last = String::new();
+    for attempt in 1..=5_u32 {
+        match session.query_unpaged(statement, ()).await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(ASK * attempt).await;
+    }
+    Err(OpenError::Schema(format!("{}: {last}", statement.lines().next().unwrap_or_default())))
+}
+
+async fn decide(session: &Session, statement: &str) -> Result<bool, OpenError> {
+    let mut statement = Statement::new(statement);
+    statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
+    let answer = session.query_unpaged(statement, ()).await.map_err(|error| OpenError::Schema(error.to_string()))?;
+    let rows = answer.into_rows_result().map_err(|error| OpenError::Schema(error.to_string()))?;
+    let first =
+        rows.maybe_first_row::<scylla::value::Row>().map_err(|e| OpenError::Schema(misshapen(e).to_string()))?;
+    let verdict = first.and_then(|row| row.columns.into_iter().next().flatten());
+    Ok(matches!(verdict, Some(scylla::value::CqlValue::Boolean(true))))
+}
+
+async fn lock(session: &Session, keyspace: &str, holder: &str) -> Result<(), OpenError> {
+    let take = format!(
+        "INSERT INTO {keyspace}.schema_lock (id, holder) VALUES (0, '{holder}') IF NOT EXISTS USING TTL {LOCK_S}"
+    );
+    let taken = async {
+        // An error may mean that we hold it: then it ends by itself, and we wait like everybody else.
+        while !decide(session, &take).await.unwrap_or(false) {
+            tokio::time::sleep(ASK).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, taken).await;
+    waited.map_err(|_| OpenError::Schema(format!("somebody else has been migrating {keyspace} for too long")))
+}
+
+/// The version of a keyspace; `None` when it has none.
+pub(super) async fn version(session: &Session, keyspace: &str) -> Result<Option<i32>, OpenError> {
+    let select = format!("SELECT version FROM {keyspace}.schema_version WHERE id = 0");
+    let answer = session.query_unpaged(select, ()).await.map_err(|error| OpenError::Schema(error.to_string()))?;
+    let rows = answer.into_rows_result().map_err(|error| OpenError::Schema(error.to_string()))?;
+    let first = rows.maybe_first_row::<(i32,)>().map_err(|error| OpenError::Schema(error.to_string()))?;
+    Ok(first.map(|(version,)| version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_fall_into_statements() {
+        let found = statements("-- a comment; with a semicolon\nCREATE a;\n\n-- b\nCREATE b (\n  c);\n");
+        assert_eq!(found, ["CREATE a", "CREATE b (\n  c)"]);
+        assert!(FILES.iter().all(|file| statements(file).iter().all(|s| s.starts_with("CREATE TABLE IF NOT EXISTS"))));
+    }
+}

@@ -1,0 +1,206 @@
+//! One connection to the cluster, its statements, and what their errors mean.
+//!
+//! Q1  Reads and writes are LOCAL_QUORUM, so a read that starts after a write was answered sees it.
+//! Q2  Every plain statement is absolute and carries its timestamp, so it may be sent again, also speculatively. The
+//!     driver repeats it on another node; a conditional one is never repeated by the driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, SerialConsistency};
+
+use super::layout::{Home, Partition};
+use super::{CqlOptions, OpenError};
+use crate::kv::{Direction, Pairs};
+use crate::store::StoreError;
+
+/// A node that does not answer within this is left.
+const CONNECT: Duration = Duration::from_secs(3);
+/// One request, all its attempts included.
+const REQUEST: Duration = Duration::from_secs(6);
+/// A read that takes longer is also sent to another node.
+const SPECULATE: Duration = Duration::from_millis(250);
+/// Rows that one answer of the cluster holds at most; more come in pages.
+const ROWS_PER_PAGE: i32 = 1_000;
+
+/// Statements of one table.
+#[derive(Debug)]
+pub(super) struct Statements {
+    pub(super) put: PreparedStatement,
+    pub(super) remove: PreparedStatement,
+    get: PreparedStatement,
+    up: PreparedStatement,
+    down: PreparedStatement,
+}
+
+/// The driver's session and everything prepared on it.
+pub(super) struct Cql {
+    pub(super) session: Session,
+    homes: Vec<Statements>,
+}
+
+/// What went wrong, in the store's words. A write whose outcome is unknown is `Timeout`.
+pub(super) fn failed(error: &ExecutionError) -> StoreError {
+    match error {
+        ExecutionError::RequestTimeout(_) => StoreError::Timeout,
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Unavailable { .. }, _))
+        | ExecutionError::EmptyPlan
+        | ExecutionError::ConnectionPoolError(_) => StoreError::Unavailable(error.to_string()),
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, reason)) => {
+            StoreError::Corrupt(format!("the cluster refuses a statement: {reason}"))
+        }
+        _ => StoreError::Timeout,
+    }
+}
+
+/// A row of an answer does not have the shape that was asked for.
+pub(super) fn misshapen(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("an answer of the cluster: {error}"))
+}
+
+fn profile() -> ExecutionProfile {
+    ExecutionProfile::builder()
+        .consistency(Consistency::LocalQuorum)
+        .serial_consistency(Some(SerialConsistency::LocalSerial))
+        .request_timeout(Some(REQUEST))
+        .retry_policy(Arc::new(DefaultRetryPolicy::new()))
+        .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
+            max_retry_count: 1,
+            retry_interval: SPECULATE,
+        })))
+        .build()
+}
+
+/// Connects without choosing a keyspace.
+pub(super) async fn connect(options: &CqlOptions) -> Result<Session, OpenError> {
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&options.nodes)
+        .connection_timeout(CONNECT)
+        .keepalive_interval(Duration::from_secs(2))
+        .keepalive_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .hostname_resolution_timeout(Some(CONNECT))
+        .cluster_metadata_refresh_interval(Duration::from_secs(20))
+        .default_execution_profile_handle(profile().into_handle());
+    if let Some((user, password)) = &options.credentials {
+        builder = builder.user(user, password);
+    }
+    let connected = tokio::time::timeout(options.patience, builder.build()).await;
+    let unreachable = |reason: String| OpenError::Unreachable { nodes: options.nodes.join(","), reason };
+    match connected {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no answer within {} s", options.patience.as_secs()))),
+    }
+}
+
+impl Cql {
+    /// Prepares everything in the keyspace, which has to be there.
+    pub(super) async fn prepare(session: Session, keyspace: &str) -> Result<Self, OpenError> {
+        session.use_keyspace(keyspace, true).await.map_err(|error| OpenError::Schema(error.to_string()))?;
+        let cql = Self { session, homes: Vec::new() };
+        let mut homes = Vec::with_capacity(Home::ALL.len());
+        for home in Home::ALL {
+            let name = home.name();
+            let range = |order| {
+                format!("SELECT c, v FROM {name} WHERE p=? AND b=? AND c>=? AND c<=? ORDER BY c {order} LIMIT ?")
+            };
+            homes.push(Statements {
+                put: cql
+                    .statement(&format!("INSERT INTO {name} (p, b, c, v) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"))
+                    .await?,
+                remove: cql
+                    .statement(&format!("DELETE FROM {name} USING TIMESTAMP ? WHERE p=? AND b=? AND c=?"))
+                    .await?,
+                get: cql.statement(&format!("SELECT v FROM {name} WHERE p=? AND b=? AND c=?")).await?,
+                up: cql.statement(&range("ASC")).await?,
+                down: cql.statement(&range("DESC")).await?,
+            });
+        }
+        Ok(Self { homes, ..cql })
+    }
+
+    /// An absolute statement (Q2).
+    pub(super) async fn statement(&self, text: &str) -> Result<PreparedStatement, OpenError> {
+        let prepared = self.session.prepare(text).await;
+        let mut prepared = prepared.map_err(|error| OpenError::Schema(format!("{text}: {error}")))?;
+        prepared.set_is_idempotent(true);
+        prepared.set_page_size(ROWS_PER_PAGE);
+        Ok(prepared)
+    }
+
+    /// A conditional statement (Q2).
+    pub(super) async fn conditional(&self, text: &str) -> Result<PreparedStatement, OpenError> {
+        let mut prepared = self.statement(text).await?;
+        prepared.set_is_idempotent(false);
+        prepared.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
+        Ok(prepared)
+    }
+
+    /// Statements of a table.
+    pub(super) fn home(&self, home: Home) -> &Statements {
+        &self.homes[home as usize]
+    }
+
+    /// Value of one row.
+    pub(super) async fn get(&self, at: &Partition, place: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = (&at.key, at.bucket, place);
+        let answer = self.session.execute_unpaged(&self.home(at.home).get, values).await.map_err(|e| failed(&e))?;
+        let rows = answer.into_rows_result().map_err(misshapen)?;
+        Ok(rows.maybe_first_row::<(Vec<u8>,)>().map_err(misshapen)?.map(|(value,)| value))
+    }
+
+    /// Rows of one partition, appended to `found`.
+    pub(super) async fn range(
+        &self,
+        at: &Partition,
+        (from, through): (&[u8], &[u8]),
+        limit: usize,
+        direction: Direction,
+        found: &mut Pairs,
+    ) -> Result<(), StoreError> {
+        let statements = self.home(at.home);
+        let statement = match direction {
+            Direction::Up => &statements.up,
+            Direction::Down => &statements.down,
+        };
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let mut page = scylla::response::PagingState::start();
+        loop {
+            let values = (&at.key, at.bucket, from, through, limit);
+            let answer = self.session.execute_single_page(statement, values, page).await;
+            let (answer, next) = answer.map_err(|e| failed(&e))?;
+            let rows = answer.into_rows_result().map_err(misshapen)?;
+            for row in rows.rows::<(Vec<u8>, Vec<u8>)>().map_err(misshapen)? {
+                found.push(row.map_err(misshapen)?);
+            }
+            match next.into_paging_control_flow() {
+                std::ops::ControlFlow::Break(()) => return Ok(()),
+                std::ops::ControlFlow::Continue(next) => page = next,
+            }
+        }
+    }
+
+    /// Runs a conditional statement; whether it was applied. An error leaves that open.
+    pub(super) async fn decide(
+        &self,
+        statement: &PreparedStatement,
+        values: impl scylla::serialize::row::SerializeRow,
+    ) -> Result<bool, StoreError> {
+        let answer = self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))?;
+        let rows = answer.into_rows_result().map_err(misshapen)?;
+        let first = rows.maybe_first_row::<scylla::value::Row>().map_err(misshapen)?;
+        // Engines differ in what follows the verdict.
+        match first.as_ref().and_then(|row| row.columns.first()) {
+            Some(Some(scylla::value::CqlValue::Boolean(applied))) => Ok(*applied),
+            _ => Err(misshapen("a conditional statement without a verdict")),
+        }
+    }
+}
