@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 use crate::kv::local::{Engine, Local};
 use crate::kv::{Direction, KvOp, KvStore, Pairs};
+use crate::ownership::{NodeRow, Ownership, ShardRow};
 use crate::store::{Done, StoreError};
 
 /// The store in memory.
@@ -128,5 +129,62 @@ impl Engine for MemoryEngine {
 
     async fn close(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+/// Leases and owners in memory, for tests and the simulator.
+#[derive(Debug, Default)]
+pub struct MemoryOwnership {
+    tables: Mutex<(BTreeMap<String, NodeRow>, BTreeMap<u32, ShardRow>)>,
+}
+
+impl MemoryOwnership {
+    fn tables(&self) -> MutexGuard<'_, (BTreeMap<String, NodeRow>, BTreeMap<u32, ShardRow>)> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Ownership for MemoryOwnership {
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        Ok(self.tables().0.values().cloned().collect())
+    }
+
+    async fn node(&self, name: &str) -> Result<Option<NodeRow>, StoreError> {
+        Ok(self.tables().0.get(name).cloned())
+    }
+
+    async fn change_node(
+        &self,
+        name: &str,
+        before: Option<&NodeRow>,
+        after: Option<&NodeRow>,
+    ) -> Result<bool, StoreError> {
+        let nodes = &mut self.tables().0;
+        if nodes.get(name) != before {
+            return Ok(false);
+        }
+        match after {
+            Some(after) => drop(nodes.insert(name.to_owned(), after.clone())),
+            None => drop(nodes.remove(name)),
+        }
+        Ok(true)
+    }
+
+    async fn shards(&self) -> Result<Vec<ShardRow>, StoreError> {
+        Ok(self.tables().1.values().cloned().collect())
+    }
+
+    async fn shard(&self, shard: u32) -> Result<Option<ShardRow>, StoreError> {
+        Ok(self.tables().1.get(&shard).cloned())
+    }
+
+    async fn change_shard(&self, before: Option<&ShardRow>, after: &ShardRow) -> Result<bool, StoreError> {
+        let shards = &mut self.tables().1;
+        let as_seen = shards.get(&after.shard) == before;
+        if as_seen {
+            shards.insert(after.shard, after.clone());
+        }
+        Ok(as_seen)
     }
 }

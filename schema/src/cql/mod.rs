@@ -5,6 +5,7 @@
 //!   session   one connection, its statements, what errors mean
 //!   pipeline  batches → commit log of the shard → rows
 //!   identity  what has to be unique, by lightweight transactions
+//!   ownership leases of nodes and owners of shards, the same way
 //!   migrate   schema/cql, applied
 //! ```
 //! L1  No lightweight transaction is on the way of a message.
@@ -13,6 +14,7 @@
 mod identity;
 mod layout;
 mod migrate;
+mod ownership;
 mod pipeline;
 mod session;
 
@@ -139,6 +141,8 @@ pub struct CqlBackend {
     cql: Arc<Cql>,
     pipeline: Arc<Pipeline>,
     identity: Identity,
+    nodes: ownership::Table,
+    shards: ownership::Table,
 }
 
 impl CqlStore {
@@ -155,7 +159,9 @@ impl CqlStore {
         let cql = Arc::new(Cql::prepare(session, &options.keyspace).await?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&cql), guard, shards).await?);
         let identity = Identity::new(Arc::clone(&cql), Arc::clone(&pipeline)).await?;
-        Ok(Self::over(CqlBackend { cql, pipeline, identity }))
+        let nodes = ownership::Table::new(&cql, "nodes", "name").await?;
+        let shards = ownership::Table::new(&cql, "shards", "shard").await?;
+        Ok(Self::over(CqlBackend { cql, pipeline, identity, nodes, shards }))
     }
 
     /// What a new owner does before it reads anything of a shard: writes again what owners since the epoch `from` may

@@ -10,6 +10,7 @@ mod fixtures;
 mod groups;
 mod inboxes;
 mod logs;
+mod ownership;
 mod relations;
 
 use schema::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -50,6 +51,8 @@ macro_rules! on_every_engine {
                 ring.empty().await;
                 $room::$promise(&ring.store).await;
             })*
+            ring.empty().await;
+            ownership::leases_and_shards_change_only_as_they_were_seen(&ring.store).await;
         }
     };
 }

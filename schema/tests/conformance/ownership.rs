@@ -1,0 +1,54 @@
+//! O1, O2: leases and owners change by compare-and-set.
+
+use futures_util::future::join_all;
+use schema::memory::MemoryOwnership;
+use schema::ownership::{NodeRow, Owner, Ownership, ShardRow};
+
+fn node(name: &str, version: u64) -> NodeRow {
+    NodeRow { name: name.to_owned(), incarnation: 7, version, address: "127.0.0.1:1".to_owned(), draining: false }
+}
+
+fn taken(row: &ShardRow, by: &str) -> ShardRow {
+    let owner = Owner { name: by.to_owned(), incarnation: 7 };
+    ShardRow { epoch: row.epoch + 1, owner: Some(owner), ..row.clone() }
+}
+
+pub(crate) async fn leases_and_shards_change_only_as_they_were_seen(store: &dyn Ownership) {
+    assert_eq!(store.nodes().await, Ok(vec![]));
+    let (one, two) = (node("a", 1), node("a", 2));
+    assert_eq!(store.change_node("a", Some(&one), Some(&two)).await, Ok(false), "there is none");
+    assert_eq!(store.change_node("a", None, Some(&one)).await, Ok(true));
+    assert_eq!(store.change_node("a", None, Some(&two)).await, Ok(false), "there is one");
+    assert_eq!(store.change_node("a", Some(&one), Some(&two)).await, Ok(true));
+    assert_eq!(store.change_node("a", Some(&one), None).await, Ok(false), "it was renewed meanwhile");
+    assert_eq!(store.change_node("b", None, Some(&node("b", 1))).await, Ok(true));
+    assert_eq!(store.nodes().await, Ok(vec![two.clone(), node("b", 1)]));
+    assert_eq!(store.change_node("a", Some(&two), None).await, Ok(true));
+    assert_eq!((store.node("a").await, store.node("b").await), (Ok(None), Ok(Some(node("b", 1)))));
+
+    let fresh = ShardRow::new(3);
+    let names = ["a", "b", "c", "d"];
+    let first = join_all(names.map(|name| {
+        let to = taken(&fresh, name);
+        async move { store.change_shard(None, &to).await }
+    }))
+    .await;
+    assert_eq!(first.iter().filter(|outcome| **outcome == Ok(true)).count(), 1, "O1: {first:?}");
+    let seen = store.shard(3).await.expect("reads").expect("taken");
+    let next = join_all(names.map(|name| {
+        let (seen, to) = (seen.clone(), taken(&seen, name));
+        async move { store.change_shard(Some(&seen), &to).await }
+    }))
+    .await;
+    assert_eq!(next.iter().filter(|outcome| **outcome == Ok(true)).count(), 1, "O1: {next:?}");
+    let last = store.shard(3).await.expect("reads").expect("taken");
+    assert_eq!(last.epoch, 2);
+    let free = ShardRow { owner: None, recovered: 2, ..last.clone() };
+    assert_eq!(store.change_shard(Some(&last), &free).await, Ok(true));
+    assert_eq!((store.shards().await, store.shard(4).await), (Ok(vec![free]), Ok(None)));
+}
+
+#[tokio::test]
+async fn in_memory() {
+    leases_and_shards_change_only_as_they_were_seen(&MemoryOwnership::default()).await;
+}
