@@ -1,4 +1,7 @@
-//! Where an entity lives: shards, and the region that reaches them. Moves messages; never heard of an agent.
+//! Where an entity lives: shards, leases of nodes, placement, and the region that reaches them. Moves messages; never heard
+//! of an agent.
 
+pub mod lease;
+pub mod placement;
 pub mod region;
 pub mod shard;
