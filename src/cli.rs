@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use schema::cql::CqlOptions;
 use schema::embedded::{EmbeddedOptions, EmbeddedStore};
 
 use crate::admin::{self, AdminCommand};
@@ -19,6 +20,7 @@ use crate::{node, telemetry};
   agentchat                                   serve on 127.0.0.1:8080, everything under ./data
   agentchat --listen 0.0.0.0:80 --public-url https://chat.example.com --smtp-url smtp://mail:25
   agentchat check --data-dir /var/lib/agentchat       verify a stopped server's directory
+  agentchat migrate --store cql://10.0.0.1:9042,10.0.0.2:9042/agentchat     create or update a keyspace
   agentchat admin provision --count 1000 --prefix bot --out keys.jsonl
   AGENTCHAT_LIMITS=open agentchat             no rate limits, for tests and load")]
 pub struct Cli {
@@ -37,6 +39,12 @@ enum Command {
     Admin(AdminCommand),
     /// Verify the embedded store of a stopped server: every frame, every row, and what rows say of each other
     Check,
+    /// Bring the keyspace of a cql store to this binary's schema; safe from many nodes at once, and to repeat
+    Migrate {
+        /// Copies of each row, if the keyspace has to be created
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9), value_name = "N")]
+        replication: u8,
+    },
 }
 
 impl Cli {
@@ -49,6 +57,7 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(config),
             Command::Check => check(&config),
+            Command::Migrate { replication } => migrate(&config, replication),
             Command::Admin(command) => admin(&config, command),
         }
     }
@@ -77,6 +86,29 @@ fn admin(config: &Config, command: AdminCommand) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn migrate(config: &Config, replication: u8) -> ExitCode {
+    let options = match config.cql() {
+        Ok(Some(options)) => CqlOptions { replication, ..options },
+        Ok(None) => {
+            eprintln!(
+                "agentchat: the embedded store needs no migration; name a cluster with --store cql://HOST:PORT/KEYSPACE"
+            );
+            return ExitCode::FAILURE;
+        }
+        Err(error) => return fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(schema::cql::migrate(&options)) {
+        Ok((before, after)) if before == after => println!("{} has schema version {after} already", options.keyspace),
+        Ok((before, after)) => println!("{}: schema version {before} -> {after}", options.keyspace),
+        Err(error) => return fail(&error),
+    }
+    ExitCode::SUCCESS
 }
 
 fn check(config: &Config) -> ExitCode {
@@ -136,5 +168,8 @@ mod tests {
             assert_eq!(config.listen.port(), 1);
         }
         assert!(Cli::try_parse_from(["agentchat", "--listen", "here"]).is_err());
+        let line = ["agentchat", "migrate", "--store", "cql://a:1/k", "--replication", "1"];
+        let config = Config::load(&Cli::try_parse_from(line).unwrap().flags).unwrap();
+        assert_eq!(config.cql().unwrap().unwrap().nodes, ["a:1"]);
     }
 }

@@ -10,6 +10,7 @@ use actors::limits::Limits;
 use clap::{Args, ValueEnum};
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
+use schema::cql::{CqlOptions, NotCql};
 use schema::store::EmailBudget;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ pub struct Flags {
     #[arg(long, global = true, env = "AGENTCHAT_DATA_DIR", value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data_dir: Option<PathBuf>,
-    /// Where rows are kept: `embedded` [default: embedded]
+    /// Where rows are kept: `embedded`, or `cql://HOST:PORT[,HOST:PORT]/KEYSPACE` [default: embedded]
     #[arg(long, global = true, env = "AGENTCHAT_STORE", value_name = "STORE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
@@ -259,8 +260,8 @@ pub enum ConfigError {
     #[error("settings: {0}")]
     Parse(Box<figment::Error>),
     /// No such engine.
-    #[error("settings: store {0:?} is not known: use `embedded`")]
-    Store(String),
+    #[error("settings: the store is neither `embedded` nor an address")]
+    Store(#[from] NotCql),
 }
 
 impl Config {
@@ -274,10 +275,13 @@ impl Config {
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| ConfigError::Parse(Box::new(error)))?;
-        if config.store != "embedded" {
-            return Err(ConfigError::Store(config.store));
-        }
+        config.cql()?;
         Ok(config)
+    }
+
+    /// The cluster that keeps the rows; `None` on the embedded store.
+    pub fn cql(&self) -> Result<Option<CqlOptions>, NotCql> {
+        if self.store == "embedded" { Ok(None) } else { self.store.parse().map(Some) }
     }
 
     /// Base of absolute URLs, without a trailing slash.

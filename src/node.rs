@@ -46,6 +46,11 @@ pub enum NodeError {
     /// The store does not open.
     #[error("cannot open the store in {0}")]
     Open(PathBuf, #[source] OpenError),
+    /// Only the embedded store can be served from so far.
+    #[error(
+        "serving from a cql store is not possible yet: unset AGENTCHAT_STORE, or run `agentchat migrate` to prepare it"
+    )]
+    ClusterStore,
     /// The store did not close.
     #[error("the store did not close cleanly")]
     Close(#[source] StoreError),
@@ -68,6 +73,9 @@ pub enum NodeError {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn run(config: Config) -> Result<(), NodeError> {
+    if config.store != "embedded" {
+        return Err(NodeError::ClusterStore);
+    }
     let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
     let listen = config.listen;
