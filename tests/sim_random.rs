@@ -1,7 +1,7 @@
 //! Seeded simulation of the entities over the memory store: one seed is one run.
 //!
-//! The world delivers events, reads and store outcomes in random order, refuses writes, loses answers and crashes the
-//! shard between any two steps. After every step the checks named after the contract's invariants run.
+//! The world delivers events, reads and store outcomes in random order, refuses writes, loses answers, and crashes one
+//! shard or all of them between any two steps; what was on its way to a shard that crashed may be lost. After every step the checks named after the contract's invariants run.
 //! `AGENTCHAT_SIM_SEEDS=N` runs N seeds (default 500); `AGENTCHAT_SIM_SEED=S` runs one.
 
 #[path = "simulation/groups.rs"]
@@ -23,6 +23,7 @@ use schema::rows::{AgentRow, DeliveryState, MessageRow, MessageType, Timestamp};
 use schema::store::{Batch, PAGE_MAX, Store, StoreError, Write};
 
 const AGENTS: usize = 4;
+const SHARDS: u32 = 3;
 const STEPS: usize = 600;
 /// A client's patience.
 const DEADLINE_MS: u64 = 10_000;
@@ -53,7 +54,7 @@ struct World {
     rng: StdRng,
     now: Timestamp,
     store: MemoryStore,
-    shard: Shard,
+    shards: Vec<Shard>,
     /// Mailbox per entity: order is kept for one addressee, nothing else.
     mail: BTreeMap<EntityId, VecDeque<Event>>,
     commits: Vec<(EntityId, Batch)>,
@@ -82,6 +83,15 @@ fn account(n: usize) -> AgentRow {
     let id = AgentId(Key::from_bytes([n as u8 + 1; 16]));
     let key = KeyHash::of(&format!("key-{n}"));
     AgentRow::new(id, format!("agent-{n}"), format!("{n}@example.com"), key, Timestamp(1))
+}
+
+fn shards() -> Vec<Shard> {
+    (0..SHARDS).map(|_| Shard::new(limits())).collect()
+}
+
+fn shard_of(id: &EntityId) -> u32 {
+    // Not the shard of a deployment: here their number need not be a power of two.
+    id.key().iter().fold(0, |sum, byte| sum + u32::from(*byte)) % SHARDS
 }
 
 fn limits() -> Limits {
@@ -121,7 +131,7 @@ impl World {
             rng,
             now: Timestamp(1_000_000),
             store,
-            shard: Shard::new(limits()),
+            shards: shards(),
             mail: BTreeMap::new(),
             commits: Vec::new(),
             reads: Vec::new(),
@@ -168,8 +178,11 @@ impl World {
             84..86 => self.client_reads(),
             86 => self.disconnect_one(),
             87 => self.client_relates(),
-            88 if self.faults => self.crash().await,
-            _ => self.step(ShardEvent::Tick).await,
+            88 if self.faults => match self.rng.random_range(0..=SHARDS) {
+                SHARDS => self.crash().await,
+                shard => self.crash_one(shard),
+            },
+            _ => self.pass_time().await,
         }
     }
 
@@ -186,7 +199,7 @@ impl World {
             if queue.is_empty() {
                 self.mail.remove(&id);
             }
-            return self.step(ShardEvent::Entity(event)).await;
+            return self.step(id, ShardEvent::Entity(event)).await;
         }
         pick -= self.mail.len();
         if pick < self.commits.len() {
@@ -194,7 +207,7 @@ impl World {
         }
         let (id, read) = self.reads.swap_remove(pick - self.commits.len());
         let found = reads::run(&self.store, read).await.expect("memory reads do not fail");
-        self.step(ShardEvent::Found(id, found)).await;
+        self.step(id, ShardEvent::Found(id, found)).await;
     }
 
     async fn commit(&mut self, pick: usize) {
@@ -213,7 +226,7 @@ impl World {
                 Ok(())
             }
         };
-        self.step(ShardEvent::Stored(vec![(id, outcome)])).await;
+        self.step(id, ShardEvent::Stored(vec![(id, outcome)])).await;
     }
 
     fn apply(&mut self, batch: Batch) {
@@ -232,9 +245,19 @@ impl World {
         self.store.submit(vec![batch], Box::new(|outcomes| assert!(outcomes.iter().all(Result::is_ok))));
     }
 
-    async fn step(&mut self, event: ShardEvent) {
+    async fn pass_time(&mut self) {
+        for shard in 0..SHARDS {
+            self.step_shard(shard, ShardEvent::Tick).await;
+        }
+    }
+
+    async fn step(&mut self, id: EntityId, event: ShardEvent) {
+        self.step_shard(shard_of(&id), event).await;
+    }
+
+    async fn step_shard(&mut self, shard: u32, event: ShardEvent) {
         let mut out = Outbox::default();
-        self.shard.step(self.now, event, &mut out);
+        self.shards[shard as usize].step(self.now, event, &mut out);
         self.commits.extend(out.commits);
         let busy: BTreeSet<EntityId> = self.commits.iter().map(|(id, _)| *id).collect();
         assert_eq!(busy.len(), self.commits.len(), "E1: one batch in flight per entity");
@@ -458,13 +481,35 @@ impl World {
             }
         }
         self.store = self.store.crash();
-        self.shard = Shard::new(limits());
+        self.shards = shards();
         self.mail.clear();
         self.reads.clear();
         self.sockets.clear();
         self.readers.clear();
         self.sends.iter_mut().for_each(|send| send.port = None);
         self.check_logs().await;
+    }
+
+    /// One shard loses its memory: its batches in flight may have made it, what was on its way to it may be lost, and
+    /// its agents' sockets are closed. Everybody else goes on.
+    fn crash_one(&mut self, shard: u32) {
+        let here = |id: &EntityId| shard_of(id) == shard;
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.commits).into_iter().partition(|(id, _)| here(id));
+        self.commits = alive;
+        for (_, batch) in dead {
+            if self.rng.random_bool(0.5) {
+                self.apply(batch);
+            }
+        }
+        self.shards[shard as usize] = Shard::new(limits());
+        self.reads.retain(|(id, _)| !here(id));
+        for queue in self.mail.iter_mut().filter(|(id, _)| here(id)).map(|(_, queue)| queue) {
+            queue.retain(|_| self.rng.random_bool(0.5));
+        }
+        self.mail.retain(|_, queue| !queue.is_empty());
+        let ids = &self.ids;
+        self.sockets.retain(|_, socket| !here(&EntityId::Agent(ids[socket.agent])));
     }
 
     async fn check_logs(&self) {
@@ -490,13 +535,15 @@ impl World {
     /// No more faults: everything asked for is answered, everything stored is shown and acked.
     async fn settle(&mut self) {
         self.faults = false;
-        self.crash().await;
+        if self.rng.random_bool(0.5) {
+            self.crash().await;
+        }
         self.visit_groups();
         (0..AGENTS).for_each(|agent| self.connect(agent, true));
         for _ in 0..QUIET_STEPS {
             self.now = self.now.plus_ms(20);
             self.machinery().await;
-            self.step(ShardEvent::Tick).await;
+            self.pass_time().await;
             if self.sends.iter().any(|send| send.answered.is_none()) && self.mail.len() < AGENTS {
                 self.retry_sends();
             }

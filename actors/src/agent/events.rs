@@ -187,4 +187,6 @@ pub enum AgentEvent {
     Found(Found),
     /// A wish to be woken came due.
     Wake,
+    /// Other shards have new owners: what they were told may be lost.
+    Moved,
 }

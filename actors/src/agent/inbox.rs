@@ -55,7 +55,8 @@ impl Agent {
         }
     }
 
-    /// Takes a message whose view is known: repeats are dropped (A3), own ones echo, others get a position (A2).
+    /// Takes a message whose view is known: repeats are dropped (A3), so are those after a gap (A5), own
+    /// ones echo, others get a position (A2).
     fn take(&mut self, now: Timestamp, delivery: &Delivery) {
         let message = &delivery.message;
         let (conversation, seq) = (message.conversation, message.seq);
@@ -65,6 +66,9 @@ impl Agent {
         if seq <= view.last_seq {
             self.writer.then(After::Taken { conversation, seq, skipped: false });
             return;
+        }
+        if delivery.after > view.last_seq {
+            return; // A5: what comes before it is told again, and then this
         }
         let own = message.sender == self.row.id;
         if !own && delivery.peer.is_none() && self.head.backlog >= self.limits.backlog_max {

@@ -4,6 +4,7 @@
 //! A2  Positions are assigned in the order in which deliveries arrive, and become visible in that order: no row ever
 //!     appears below one that was already shown (contract S2, S7).
 //! A3  A delivery at or below a conversation's `last_seq` is a repeat and changes nothing.
+//! A5  A delivery after one that this agent has not taken is not taken: a restart lost the one before, which is told again.
 //! A4  Changes of existing receipts run one after the other (`ops`), so that no delivery moves backwards (S17).
 
 pub mod events;
@@ -190,6 +191,10 @@ impl Agent {
             }
             AgentEvent::Found(found) => self.found(now, found, fx),
             AgentEvent::Wake => self.wake(now, fx),
+            AgentEvent::Moved => {
+                self.wake(now, fx);
+                self.forward_again(now, fx);
+            }
         }
         self.settle_step(now, fx);
     }

@@ -111,6 +111,12 @@ impl Agent {
         self.forward(now, &key, fx);
     }
 
+    /// Asks again for every send under way: what was asked may be lost (L2 drops a repeat).
+    pub(super) fn forward_again(&mut self, now: Timestamp, fx: &mut Effects) {
+        let keys: Vec<String> = self.sends.under_way.keys().cloned().collect();
+        keys.iter().for_each(|key| self.forward(now, key, fx));
+    }
+
     fn forward(&mut self, now: Timestamp, key: &str, fx: &mut Effects) {
         let Some(send) = self.sends.under_way.get(key) else {
             return;

@@ -141,7 +141,7 @@ fn deliver(rig: &mut Rig, seq: u64) {
     let message = message(seq);
     let conversation = message.conversation;
     let peer = Some((id(2), "bob".to_owned()));
-    let delivery = Delivery { message, peer, cold: false, established: None, ends: false };
+    let delivery = Delivery { message, after: Seq(0), peer, cold: false, established: None, ends: false };
     rig.on(AgentEvent::Deliver(Box::new(delivery)));
     rig.on(AgentEvent::Found(Found::AgentConversation(conversation, None)));
 }

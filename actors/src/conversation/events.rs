@@ -131,6 +131,8 @@ pub enum ConversationEvent {
 pub struct Delivery {
     /// The message.
     pub message: Arc<MessageRow>,
+    /// The last message before it that the addressee is not known to have taken; 0 when there is none.
+    pub after: Seq,
     /// The other member of a direct conversation, as the addressee sees it; `None` in a group.
     pub peer: Option<(AgentId, String)>,
     /// It is the sender's outstanding cold message.

@@ -63,7 +63,7 @@ impl Conversation {
         let seq = fan_out.message.seq;
         fan_out.waiting_for = head.takers(seq).map(|member| member.agent).collect();
         for member in head.takers(seq) {
-            tell_delivery(head, member.agent, &fan_out, fx);
+            tell_delivery(head, member.agent, (&fan_out, self.untaken_before(member.agent, seq)), fx);
         }
         self.fan_out.insert(seq, fan_out);
         self.settle_delivered(fx); // somebody who left alone takes nothing
@@ -111,19 +111,32 @@ impl Conversation {
         if let Some(writes) = self.in_flight.as_mut().and_then(super::log::InFlight::again) {
             fx.writes = Some(writes);
         }
+        for ((sender, client_msg_id), waiting) in self.waiting.iter().filter(|(_, waiting)| waiting.permit.is_none()) {
+            let (conversation, sender, client_msg_id) = (self.id, *sender, client_msg_id.clone());
+            let ask = AgentEvent::PermitAsked { conversation, sender, client_msg_id };
+            fx.tells.extend(waiting.peer.map(|peer| Event::Agent(peer, ask)));
+        }
         let Some(head) = &self.committed else { return };
-        for fan_out in self.fan_out.values() {
+        for (seq, fan_out) in &self.fan_out {
             for agent in &fan_out.waiting_for {
-                tell_delivery(head, *agent, fan_out, fx);
+                tell_delivery(head, *agent, (fan_out, self.untaken_before(*agent, *seq)), fx);
             }
         }
     }
+
+    /// The last message before `seq` that this member has not answered. Whoever lost its memory, and with it a delivery
+    /// that was on its way, sees by this that something is missing (A5), and waits until it is told again.
+    fn untaken_before(&self, agent: AgentId, seq: Seq) -> Seq {
+        let mut before = self.fan_out.range(..seq).rev();
+        before.find(|(_, fan_out)| fan_out.waiting_for.contains(&agent)).map_or(Seq(0), |(seq, _)| *seq)
+    }
 }
 
-fn tell_delivery(head: &Head, to: AgentId, fan_out: &FanOut, fx: &mut Effects) {
+fn tell_delivery(head: &Head, to: AgentId, (fan_out, after): (&FanOut, Seq), fx: &mut Effects) {
     let peer = head.row.members.iter().find(|member| member.agent != to);
     let delivery = Delivery {
         message: Arc::clone(&fan_out.message),
+        after,
         peer: peer.map(|peer| (peer.agent, peer.handle.clone())),
         cold: fan_out.cold,
         established: fan_out.established.then_some(head.row.opened_by),

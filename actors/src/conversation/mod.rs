@@ -166,7 +166,7 @@ impl Conversation {
             ConversationEvent::Found(_) => debug_assert!(false, "E2: a conversation reads replays only"),
             ConversationEvent::Wake => self.wake(fx),
         }
-        if !self.fan_out.is_empty() {
+        if !self.fan_out.is_empty() || !self.waiting.is_empty() {
             fx.wake(now.plus_ms(REDELIVER_MS));
         }
         self.assert_ordered();

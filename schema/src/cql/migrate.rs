@@ -15,11 +15,11 @@ use super::{CqlOptions, OpenError};
 
 /// The files, in order; the version of a keyspace is how many of them it has.
 const FILES: [&str; 1] = [include_str!("../../cql/0001_tables.cql")];
-/// The lock is given up by itself after this; no file takes as long.
+/// The lock is given up by itself after this; no statement takes as long, and it is renewed before each.
 const LOCK_S: i32 = 60;
 /// How often whoever waits for the lock asks, and for how long.
 const ASK: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The version that this binary reads and writes.
 pub(super) const VERSION: i32 = FILES.len() as i32;
@@ -35,14 +35,14 @@ pub async fn migrate(options: &CqlOptions) -> Result<(i32, i32), OpenError> {
     }
     let holder = format!("{:016x}", rand::random::<u64>());
     lock(&session, keyspace, &holder).await?;
-    let outcome = apply(&session, keyspace).await;
+    let outcome = apply(&session, keyspace, &holder).await;
     // Whatever happened, nobody has to wait for the lock's end.
     let release = format!("DELETE FROM {keyspace}.schema_lock WHERE id = 0 IF holder = '{holder}'");
     let _ = decide(&session, &release).await;
     outcome
 }
 
-async fn apply(session: &Session, keyspace: &str) -> Result<(i32, i32), OpenError> {
+async fn apply(session: &Session, keyspace: &str, holder: &str) -> Result<(i32, i32), OpenError> {
     let before = version(session, keyspace).await?.unwrap_or(0);
     if before > VERSION {
         return Err(OpenError::Newer { found: before, known: VERSION });
@@ -50,8 +50,10 @@ async fn apply(session: &Session, keyspace: &str) -> Result<(i32, i32), OpenErro
     session.use_keyspace(keyspace, true).await.map_err(|error| OpenError::Schema(error.to_string()))?;
     for (file, number) in FILES.iter().zip(1..).skip(usize::try_from(before).unwrap_or(0)) {
         for statement in statements(file) {
+            renew(session, keyspace, holder).await?;
             define(session, &statement).await?;
         }
+        renew(session, keyspace, holder).await?;
         let done = format!("INSERT INTO {keyspace}.schema_version (id, version) VALUES (0, {number})");
         session.query_unpaged(done, ()).await.map_err(|error| OpenError::Schema(error.to_string()))?;
     }
@@ -100,6 +102,18 @@ async fn lock(session: &Session, keyspace: &str, holder: &str) -> Result<(), Ope
     };
     let waited = tokio::time::timeout(PATIENCE, taken).await;
     waited.map_err(|_| OpenError::Schema(format!("somebody else has been migrating {keyspace} for too long")))
+}
+
+/// Holds the lock for another while, or learns that it is lost (S1).
+async fn renew(session: &Session, keyspace: &str, holder: &str) -> Result<(), OpenError> {
+    let renew = format!(
+        "UPDATE {keyspace}.schema_lock USING TTL {LOCK_S} SET holder = '{holder}' WHERE id = 0 IF holder = '{holder}'"
+    );
+    match decide(session, &renew).await {
+        Ok(false) => Err(OpenError::Schema(format!("the lock of {keyspace} is lost to another migration"))),
+        // An error leaves it open; the lock lasts long enough for the next attempt.
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// The version of a keyspace; `None` when it has none.
