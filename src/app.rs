@@ -23,6 +23,7 @@ use crate::http::idempotency::Answers;
 use crate::identity::{Identity, handles};
 use crate::limits::Gates;
 use crate::mail::Mailer;
+use crate::membership::Membership;
 use crate::objects::{Objects, ObjectsError};
 use crate::webhooks::{Dispatcher, Translator};
 use crate::wire::urls::Urls;
@@ -37,6 +38,8 @@ const PROFILE_FRESH: Duration = Duration::from_secs(1);
 pub struct Parts {
     /// Door to the entities.
     pub domain: Domain,
+    /// Place in a cluster, on a cql store.
+    pub membership: Option<Membership>,
     /// Notices for webhooks, from the entities.
     pub intake: mpsc::Receiver<Hook>,
     /// Sends mail.
@@ -50,6 +53,8 @@ pub struct Parts {
 pub struct App {
     /// Door to the entities.
     pub domain: Domain,
+    /// Place in a cluster, on a cql store.
+    pub membership: Option<Membership>,
     /// Becomes `true` when the node drains.
     pub shutdown: watch::Receiver<bool>,
     /// Resolves keys.
@@ -87,7 +92,7 @@ pub struct App {
 impl App {
     /// Wires the parts together; caches start empty.
     pub fn new(config: Config, parts: Parts, shutdown: watch::Receiver<bool>) -> Result<Self, ObjectsError> {
-        let Parts { domain, intake, mailer, metrics } = parts;
+        let Parts { domain, membership, intake, mailer, metrics } = parts;
         let store = Arc::clone(domain.store());
         let clock = Clock::default();
         let profiles = Arc::new(Profiles::new(Arc::clone(&store)));
@@ -114,6 +119,7 @@ impl App {
             groups,
             urls,
             domain,
+            membership,
             sockets: Arc::new(Places::default()),
             clock,
             config: Arc::new(config),

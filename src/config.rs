@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::identity::Rules;
 use crate::limits::Rates;
 
+/// Shortest cookie of a cluster.
+const COOKIE_MIN: usize = 16;
+
 /// Settings as flags or environment give them; what is absent comes from the file or the defaults.
 #[derive(Debug, Clone, Default, Args, Serialize)]
 pub struct Flags {
@@ -40,6 +43,26 @@ pub struct Flags {
     #[arg(long, global = true, env = "AGENTCHAT_STORE", value_name = "STORE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<String>,
+    /// Name of this node in its cluster, unique; with it go --cluster-listen, --cluster-cookie and a cql store
+    #[arg(long, global = true, env = "AGENTCHAT_NODE", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    /// Address for other nodes; they connect to it as given, unless --cluster-advertise says otherwise
+    #[arg(long, global = true, env = "AGENTCHAT_CLUSTER_LISTEN", value_name = "IP:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_listen: Option<SocketAddr>,
+    /// Where other nodes reach this one, if not at --cluster-listen
+    #[arg(long, global = true, env = "AGENTCHAT_CLUSTER_ADVERTISE", value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_advertise: Option<String>,
+    /// Secret that all nodes of a cluster share
+    #[arg(long, global = true, env = "AGENTCHAT_CLUSTER_COOKIE", value_name = "SECRET", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_cookie: Option<String>,
+    /// Directory with ca.pem, cert.pem and key.pem: nodes encrypt their links and check each other's certificate
+    #[arg(long, global = true, env = "AGENTCHAT_CLUSTER_TLS", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_tls: Option<PathBuf>,
     /// SMTP server for verification codes; without it each mail is a file in `<data>/outbox`
     #[arg(long, global = true, env = "AGENTCHAT_SMTP_URL", value_name = "smtp://HOST:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +138,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Which engine.
     pub store: String,
+    /// Name in the cluster; unset: no other node reaches this one.
+    pub node: Option<String>,
+    /// For other nodes.
+    pub cluster_listen: Option<SocketAddr>,
+    /// Where other nodes reach this one.
+    pub cluster_advertise: Option<String>,
+    /// Shared by all nodes.
+    pub cluster_cookie: Option<String>,
+    /// Certificates for links.
+    pub cluster_tls: Option<PathBuf>,
     /// Unset: outbox files.
     pub smtp_url: Option<String>,
     /// Sender of mails.
@@ -152,6 +185,11 @@ impl Default for Config {
             public_url: None,
             data_dir: PathBuf::from("data"),
             store: "embedded".to_owned(),
+            node: None,
+            cluster_listen: None,
+            cluster_advertise: None,
+            cluster_cookie: None,
+            cluster_tls: None,
             smtp_url: None,
             mail_from: "agentchat@localhost".to_owned(),
             limits: LimitSet::Contract,
@@ -262,6 +300,27 @@ pub enum ConfigError {
     /// No such engine.
     #[error("settings: the store is neither `embedded` nor an address")]
     Store(#[from] NotCql),
+    /// Half a cluster.
+    #[error(
+        "settings: a node of a cluster needs all of --node (1-64 of a-z, 0-9, `-`, `.`), --cluster-listen, \
+         --cluster-cookie (at least 16 characters) and a cql store"
+    )]
+    Cluster,
+}
+
+/// How this node takes part in its cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterPlace {
+    /// Its name.
+    pub name: String,
+    /// For other nodes.
+    pub listen: SocketAddr,
+    /// Where they reach it.
+    pub advertise: String,
+    /// Shared by all.
+    pub cookie: String,
+    /// Certificates.
+    pub tls: Option<PathBuf>,
 }
 
 impl Config {
@@ -276,7 +335,27 @@ impl Config {
             .extract()
             .map_err(|error| ConfigError::Parse(Box::new(error)))?;
         config.cql()?;
+        config.cluster()?;
         Ok(config)
+    }
+
+    /// The place in a cluster; `None` for a node that no other reaches.
+    pub fn cluster(&self) -> Result<Option<ClusterPlace>, ConfigError> {
+        let (name, listen, cookie) = match (&self.node, self.cluster_listen, &self.cluster_cookie) {
+            (None, None, None) => return Ok(None),
+            (Some(name), Some(listen), Some(cookie)) => (name.clone(), listen, cookie.clone()),
+            _ => return Err(ConfigError::Cluster),
+        };
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        if !(1..=64).contains(&name.len())
+            || !name.chars().all(plain)
+            || cookie.len() < COOKIE_MIN
+            || self.cql()?.is_none()
+        {
+            return Err(ConfigError::Cluster);
+        }
+        let advertise = self.cluster_advertise.clone().unwrap_or_else(|| listen.to_string());
+        Ok(Some(ClusterPlace { name, listen, advertise, cookie, tls: self.cluster_tls.clone() }))
     }
 
     /// The cluster that keeps the rows; `None` on the embedded store.
@@ -375,6 +454,10 @@ mod tests {
     #[test]
     fn a_typing_mistake_in_the_file_is_an_error() {
         assert!(matches!(load("lissten = \"x\"", Flags::default()), Err(ConfigError::Parse(_))));
+        let node = "node = \"a\"\ncluster_listen = \"127.0.0.1:1\"\ncluster_cookie = \"0123456789abcdef\"\n";
+        assert!(matches!(load(node, Flags::default()), Err(ConfigError::Cluster)), "without a cql store");
+        let place = load(&format!("{node}store = \"cql://a/k\""), Flags::default()).unwrap().cluster().unwrap();
+        assert_eq!(place.map(|place| place.advertise).as_deref(), Some("127.0.0.1:1"));
         assert!(matches!(load("store = \"paper\"", Flags::default()), Err(ConfigError::Store(_))));
     }
 }

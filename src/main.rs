@@ -11,6 +11,7 @@ mod http;
 mod identity;
 mod limits;
 mod mail;
+mod membership;
 mod node;
 mod objects;
 mod openapi;

@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::app::{App, Parts};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::http;
 use crate::mail::{MailError, Mailer};
+use crate::membership;
 use crate::objects::ObjectsError;
 use crate::telemetry;
 use crate::webhooks::Intake;
@@ -46,11 +47,15 @@ pub enum NodeError {
     /// The store does not open.
     #[error("cannot open the store in {0}")]
     Open(PathBuf, #[source] OpenError),
-    /// Only the embedded store can be served from so far.
-    #[error(
-        "serving from a cql store is not possible yet: unset AGENTCHAT_STORE, or run `agentchat migrate` to prepare it"
-    )]
-    ClusterStore,
+    /// The cql store does not open.
+    #[error("cannot open the cql store")]
+    Cql(#[source] schema::cql::OpenError),
+    /// The cluster port does not open.
+    #[error(transparent)]
+    Links(#[from] cluster::link::LinkError),
+    /// Settings.
+    #[error(transparent)]
+    Config(ConfigError),
     /// The store did not close.
     #[error("the store did not close cleanly")]
     Close(#[source] StoreError),
@@ -73,9 +78,6 @@ pub enum NodeError {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn run(config: Config) -> Result<(), NodeError> {
-    if config.store != "embedded" {
-        return Err(NodeError::ClusterStore);
-    }
     let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
     let listen = config.listen;
@@ -97,6 +99,9 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     }
     app.sockets.drained(SOCKETS_DRAIN).await;
     housekeeping.abort();
+    if let Some(membership) = &app.membership {
+        membership.member.drain().await;
+    }
     app.domain.stop().await;
     app.store().close().await.map_err(NodeError::Close)?;
     info!("drained");
@@ -117,14 +122,24 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
         Some(url) => Mailer::smtp(url, &config.mail_from)?,
         None => Mailer::outbox(data.join("outbox"), &config.mail_from)?,
     };
-    let directory = store_directory(&config);
+    let options = DomainOptions { limits: config.domain_limits(), ..DomainOptions::default() };
+    let (hooks, intake) = Intake::new();
+    let (domain, membership) = match config.cql().map_err(|error| NodeError::Config(error.into()))? {
+        Some(cql) => {
+            let (domain, membership) = membership::join(&config, &cql, options, Arc::new(hooks)).await?;
+            (domain, Some(membership))
+        }
+        None => (embedded(&config, options, hooks).await?, None),
+    };
+    Ok(App::new(config, Parts { domain, membership, intake, mailer, metrics }, shutdown)?)
+}
+
+async fn embedded(config: &Config, options: DomainOptions, hooks: Intake) -> Result<Domain, NodeError> {
+    let directory = store_directory(config);
     let store = EmbeddedStore::open(&directory, EmbeddedOptions::default())
         .map_err(|error| NodeError::Open(directory.clone(), error))?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let options = DomainOptions { limits: config.domain_limits(), ..DomainOptions::default() };
-    let (hooks, intake) = Intake::new();
-    let domain = Domain::start(Arc::clone(&store), options, Arc::new(hooks)).await?;
-    Ok(App::new(config, Parts { domain, intake, mailer, metrics }, shutdown)?)
+    Ok(Domain::start(store, options, Arc::new(hooks)).await?)
 }
 
 async fn housekeeping(app: App) {

@@ -7,6 +7,7 @@
 #[path = "simulation/groups.rs"]
 mod groups;
 
+use cluster::routes::NodeId;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use rand::{Rng, SeedableRng};
 use schema::ids::{AgentId, ConversationId, Key, KeyHash, MessageId, Pos, Seq};
 use schema::memory::MemoryStore;
 use schema::rows::{AgentRow, DeliveryState, MessageRow, MessageType, Timestamp};
-use schema::store::{Batch, PAGE_MAX, Store, StoreError, Write};
+use schema::store::{Batch, Fence, PAGE_MAX, Store, StoreError, Write};
 
 const AGENTS: usize = 4;
 const SHARDS: u32 = 3;
@@ -86,7 +87,7 @@ fn account(n: usize) -> AgentRow {
 }
 
 fn shards() -> Vec<Shard> {
-    (0..SHARDS).map(|_| Shard::new(limits())).collect()
+    (0..SHARDS).map(|_| Shard::new(limits(), Fence::default())).collect()
 }
 
 fn shard_of(id: &EntityId) -> u32 {
@@ -159,7 +160,7 @@ impl World {
     }
 
     fn request(&mut self, agent: usize, request: AgentRequest) -> Port {
-        let port = Port(self.fresh());
+        let port = Port { node: NodeId::default(), number: self.fresh() };
         self.mail(Event::Agent(self.ids[agent], AgentEvent::Request(port, request)));
         port
     }
@@ -458,7 +459,7 @@ impl World {
     }
 
     fn connect(&mut self, agent: usize, explicit: bool) {
-        let session = SessionId(self.fresh());
+        let session = SessionId { node: NodeId::default(), number: self.fresh() };
         let mode = Self::attach_mode(explicit);
         let socket = Socket { agent, explicit, shown: HashMap::new(), unacked: Vec::new() };
         self.sockets.insert(session, socket);
@@ -502,7 +503,7 @@ impl World {
                 self.apply(batch);
             }
         }
-        self.shards[shard as usize] = Shard::new(limits());
+        self.shards[shard as usize] = Shard::new(limits(), Fence::default());
         self.reads.retain(|(id, _)| !here(id));
         for queue in self.mail.iter_mut().filter(|(id, _)| here(id)).map(|(_, queue)| queue) {
             queue.retain(|_| self.rng.random_bool(0.5));

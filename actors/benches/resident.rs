@@ -7,6 +7,7 @@ use actors::agent::events::{AgentEvent, AgentRequest};
 use actors::effects::{EntityId, Event, Found, LoadedAgent, Port};
 use actors::limits::Limits;
 use actors::shard::{Outbox, Shard, ShardEvent};
+use cluster::routes::NodeId;
 use schema::ids::{AgentId, Key, KeyHash};
 use schema::rows::{AgentRow, ContactRow, Timestamp};
 
@@ -48,7 +49,8 @@ fn measure(count: u64, contacts: u64) -> u64 {
     for n in 0..count {
         let shard = &mut shards[(n % SHARDS) as usize];
         let mut out = Outbox::default();
-        let admit = AgentEvent::Request(Port(n), AgentRequest::Admit(KeyHash([7; 32])));
+        let admit =
+            AgentEvent::Request(Port { node: NodeId::default(), number: n }, AgentRequest::Admit(KeyHash([7; 32])));
         shard.step(Timestamp(1), ShardEvent::Entity(Event::Agent(agent(n), admit)), &mut out);
         let found = Found::Agent(Some(Box::new(loaded(n, contacts))));
         shard.step(Timestamp(1), ShardEvent::Found(EntityId::Agent(agent(n)), found), &mut out);

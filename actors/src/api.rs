@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 
+use cluster::routes::NodeId;
 use schema::ids::{AgentId, ConversationId, InviteId, KeyHash, Pos, Seq};
 use schema::rows::{
     AgentRow, Audience, ConversationRow, DeliveryState, GroupRow, InviteRow, MessageRow, MessageType, PresenceStatus,
     ReceiptRow, Timestamp, WebhookRow,
 };
+use serde::{Deserialize, Serialize};
 
 /// Why the domain refused, before any state changed. The gateway turns each into one status and code.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// Key unknown, rotated away, or the account is deleted.
     #[error("key is not valid")]
@@ -128,14 +130,14 @@ pub enum Refusal {
 }
 
 /// What the gateway knows about an authenticated caller.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CallerView {
     /// The account as of this request.
     pub account: Arc<AgentRow>,
 }
 
 /// Where a message is to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// A handle that resolved to this agent.
     Agent(AgentId),
@@ -148,7 +150,7 @@ pub enum Target {
 }
 
 /// A message that the gateway has validated and the domain has not yet judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     /// Deduplication key, 1–128 characters.
     pub client_msg_id: String,
@@ -165,7 +167,7 @@ pub struct Draft {
 }
 
 /// A file that a draft refers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Its id.
     pub id: String,
@@ -174,7 +176,7 @@ pub struct Attachment {
 }
 
 /// What became of an attempt to add somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Added {
     /// Nothing changed.
     AlreadyMember,
@@ -185,7 +187,7 @@ pub enum Added {
 }
 
 /// An invitation with what it says about its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
     /// The invitation.
     pub row: InviteRow,
@@ -194,7 +196,7 @@ pub struct Invitation {
 }
 
 /// How a group ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupEnd {
     /// Which.
     pub group: ConversationId,
@@ -205,7 +207,7 @@ pub struct GroupEnd {
 }
 
 /// Availability of an agent as others see it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     /// Status.
     pub status: PresenceStatus,
@@ -216,7 +218,7 @@ pub struct Presence {
 }
 
 /// What a webhook is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// A message arrived.
     Message(Arc<MessageRow>),
@@ -232,7 +234,7 @@ pub enum Notice {
 }
 
 /// A notice for the webhooks of one agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Whose.
     pub agent: AgentId,
@@ -243,7 +245,7 @@ pub struct Hook {
 }
 
 /// Leases and claims by which several repliers of one agent agree on one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplyCommand {
     /// Somebody replies by hand for a while.
     Activate {
@@ -268,7 +270,7 @@ pub enum ReplyCommand {
 }
 
 /// What became of a [`ReplyCommand`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplyState {
     /// Whether somebody replies by hand, and until when at least.
     Active(bool, Timestamp),
@@ -277,7 +279,7 @@ pub enum ReplyState {
 }
 
 /// A send that the domain accepted now or earlier.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// The stored message.
     pub message: Arc<MessageRow>,
@@ -290,22 +292,25 @@ pub struct Sent {
 }
 
 /// Changes to an account; `None` leaves a field alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfilePatch {
     /// `Some(None)` clears.
+    #[serde(with = "crate::node::twice")]
     pub display_name: Option<Option<String>>,
     /// `Some(None)` clears.
+    #[serde(with = "crate::node::twice")]
     pub description: Option<Option<String>>,
     /// Who may start direct conversations.
     pub inbox_mode: Option<Audience>,
     /// Who may invite to groups.
     pub group_invite_policy: Option<Audience>,
     /// Key of the uploaded picture; `Some(None)` clears.
+    #[serde(with = "crate::node::twice")]
     pub avatar_key: Option<Option<String>>,
 }
 
 /// What a participant may read of a conversation. Obtained from its entity, so it never shows an uncommitted row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConversationView {
     /// Head as committed: messages up to `row.last_seq` are durable.
     pub row: ConversationRow,
@@ -316,7 +321,7 @@ pub struct ConversationView {
 }
 
 /// What an agent may read of its inbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxView {
     /// Every position at or below is durable or will never exist.
     pub through: Pos,
@@ -327,7 +332,7 @@ pub struct InboxView {
 }
 
 /// How a socket learns that a delivery reached its agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AckMode {
     /// The client acks; at most `window` frames are out at a time.
     Explicit {
@@ -338,12 +343,17 @@ pub enum AckMode {
     OnWrite,
 }
 
-/// One live socket on this node. Unique per process lifetime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
+/// One live socket. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId {
+    /// The node that holds it.
+    pub node: NodeId,
+    /// Which of that node.
+    pub number: u64,
+}
 
 /// What an agent entity tells one of its sockets. Order is the order on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToSession {
     /// A message; `pos` is `None` for the echo of an own send.
     Message {
@@ -399,7 +409,7 @@ pub enum ToSession {
 }
 
 /// Why the domain ends a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloseReason {
     /// Key rotated or account deleted: 4401.
     KeyRevoked,
@@ -414,7 +424,7 @@ pub enum CloseReason {
 }
 
 /// One receipt with its place, as the gateway shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marked {
     /// The receipt after the change.
     pub receipt: ReceiptRow,
@@ -423,7 +433,7 @@ pub struct Marked {
 }
 
 /// A credential presented with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
     /// Agent that the key resolved to.
     pub agent: AgentId,

@@ -3,16 +3,20 @@
 //! D1  A request is admitted against its shard's limit before anything happens, and answered within its deadline.
 //! D2  `Unavailable` before admission means that nothing happened; `TimedOut` means that the outcome is unknown.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
+use cluster::held::Held;
+use cluster::member::{Hosts, News};
+use cluster::peers::Peers;
 use cluster::region::Region;
-use cluster::shard::SHARDS_DEFAULT;
+use cluster::routes::{NodeId, Routes};
+use cluster::shard::{SHARDS_DEFAULT, ShardId};
 use ractor::{Actor, ActorRef};
 use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, Pos, Seq};
 use schema::rows::{AgentRow, AgentStatus, BlockRow, ContactRow, ReceiptRow};
-use schema::store::Store;
-use tokio::sync::mpsc;
+use schema::store::{Fence, Store};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::events::{AgentEvent, AgentRequest};
 use crate::api::{
@@ -22,11 +26,13 @@ use crate::api::{
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Event, Port, Reply};
 use crate::limits::Limits;
-use crate::shard::host::{Hooks, Node, Ports, Sessions};
-use crate::shard::supervisor::{Nothing, Supervisor};
+use crate::node::ports::Ports;
+use crate::node::sessions::{Known, Sessions};
+use crate::node::wire::Wire;
+use crate::node::{Hooks, Node, registrar};
+use crate::shard::ShardEvent;
+use crate::shard::supervisor::{Command, Supervisor};
 
-/// A request is answered within this, or with `TimedOut`. Below the clients' own 30 s.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Unanswered requests that one shard admits.
 const ADMIT_PER_SHARD: usize = 4_096;
 /// Frames that wait for one socket; the contract's number.
@@ -52,11 +58,24 @@ impl Default for DomainOptions {
 #[error("shards did not start: {0}")]
 pub struct StartError(String);
 
+/// A member's place in its cluster.
+#[derive(Debug)]
+pub struct Seat {
+    /// This process.
+    pub id: NodeId,
+    /// Owners of all shards.
+    pub routes: Arc<Routes>,
+    /// What this node holds.
+    pub held: Arc<Held>,
+    /// Told when a shard failed; `None`: the node is alone.
+    pub failures: Option<Arc<News>>,
+}
+
 /// Handle to all entities. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Domain {
     node: Arc<Node>,
-    supervisor: ActorRef<Nothing>,
+    supervisor: ActorRef<Command>,
 }
 
 macro_rules! expect_reply {
@@ -72,23 +91,67 @@ macro_rules! expect_reply {
 }
 
 impl Domain {
-    /// Starts supervisor and shards on the current runtime.
+    /// Starts supervisor and all shards on the current runtime: this node is alone.
     pub async fn start(
         store: Arc<dyn Store>,
         options: DomainOptions,
         hooks: Arc<dyn Hooks>,
     ) -> Result<Self, StartError> {
+        let (routes, held) = (Arc::new(Routes::new(options.shards)), Arc::new(Held::everything(options.shards)));
+        Self::assemble(store, options, hooks, Seat { id: NodeId::default(), routes, held, failures: None }).await
+    }
+
+    /// Starts a supervisor without shards: a member of a cluster says which to host, and connects the node.
+    pub async fn join(
+        store: Arc<dyn Store>,
+        options: DomainOptions,
+        hooks: Arc<dyn Hooks>,
+        seat: Seat,
+    ) -> Result<Self, StartError> {
+        let this = Self::assemble(store, options, hooks, seat).await?;
+        tokio::spawn(registrar::keep_registered(Arc::clone(&this.node)));
+        Ok(this)
+    }
+
+    async fn assemble(
+        store: Arc<dyn Store>,
+        options: DomainOptions,
+        hooks: Arc<dyn Hooks>,
+        seat: Seat,
+    ) -> Result<Self, StartError> {
+        let alone = seat.failures.is_none();
         let node = Arc::new(Node {
+            id: seat.id,
             store,
             region: Region::new(options.shards, ADMIT_PER_SHARD),
-            ports: Ports::default(),
-            sessions: Sessions::default(),
+            routes: seat.routes,
+            held: seat.held,
+            ports: Ports::new(seat.id),
+            sessions: Sessions::new(seat.id),
             limits: options.limits,
             hooks,
+            failures: seat.failures,
+            peers: OnceLock::new(),
         });
-        let started = Actor::spawn(None, Supervisor, Arc::clone(&node)).await;
+        let started = Actor::spawn(None, Supervisor, (Arc::clone(&node), alone)).await;
         let (supervisor, _) = started.map_err(|error| StartError(error.to_string()))?;
         Ok(Self { node, supervisor })
+    }
+
+    fn tell_supervisor(&self, command: Command) {
+        if self.supervisor.cast(command).is_err() {
+            tracing::warn!("the shard supervisor is gone");
+        }
+    }
+
+    /// Where other nodes' messages arrive.
+    pub fn receiver(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
+    /// Gives the node its way to others. Once.
+    pub fn connect(&self, peers: Arc<dyn Peers<Wire>>) {
+        let _ = self.node.peers.set(peers); // a second one would be a mistake of ours, and changes nothing
     }
 
     /// The rows, for reads inside the bounds that an entity gave.
@@ -97,24 +160,8 @@ impl Domain {
     }
 
     async fn ask(&self, event: impl FnOnce(Port) -> Event) -> Result<Reply, Refusal> {
-        let (port, answer) = self.node.ports.open();
-        let event = event(port);
-        let shard = self.node.region.shard_of(event.to().key());
-        let refused = match self.node.region.admit(shard) {
-            Ok(permit) => self.node.region.post(shard, crate::shard::ShardEvent::Entity(event)).map(|()| permit),
-            Err(refused) => Err(refused),
-        };
-        let Ok(_permit) = refused else {
-            self.node.ports.close(port);
-            return Err(Refusal::Unavailable);
-        };
-        match tokio::time::timeout(REQUEST_DEADLINE, answer).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) | Err(_) => {
-                self.node.ports.close(port);
-                Err(Refusal::TimedOut)
-            }
-        }
+        let open = self.node.ports.open();
+        self.node.ask(&open, event(open.port)).await
     }
 
     async fn ask_agent(&self, agent: AgentId, request: AgentRequest) -> Result<Reply, Refusal> {
@@ -264,11 +311,17 @@ impl Domain {
         mode: AckMode,
     ) -> Result<(SessionId, mpsc::Receiver<ToSession>, CallerView), Refusal> {
         let shard = self.node.region.shard_of(who.agent.0.as_bytes());
-        let (session, frames) = self.node.sessions.open(shard, SESSION_QUEUE);
+        let (socket, frames) = self.node.sessions.open(who, mode, shard, SESSION_QUEUE);
+        let (session, known) = (socket.session, self.node.present(shard));
         let reply = self.ask_agent(who.agent, AgentRequest::Attach(who.key, session, mode)).await;
         let view = reply.and_then(|reply| expect_reply!(reply, Reply::Caller(view) => view));
         match view {
-            Ok(view) => Ok((session, frames, view)),
+            Ok(view) => {
+                // Without a way before, or with another one now, the registrar does it again.
+                self.node.sessions.registered(session, known.unwrap_or(Known::default()));
+                self.node.routes.touch_if(known != self.node.present(shard));
+                Ok((session, frames, view))
+            }
             Err(refusal) => {
                 self.detach(who.agent, session);
                 Err(refusal)
@@ -299,6 +352,41 @@ impl Domain {
         if let Err(error) = self.supervisor.stop_and_wait(None, None).await {
             tracing::warn!(%error, "the shard supervisor had already stopped");
         }
+    }
+}
+
+#[async_trait]
+impl Hosts for Domain {
+    async fn start(&self, shard: ShardId, epoch: u64) {
+        let (done, started) = oneshot::channel();
+        self.tell_supervisor(Command::Start(Fence { shard: shard.0, epoch }, done));
+        let _ = started.await; // it failed: the member sees that it is not hosted
+    }
+
+    async fn leave(&self, shard: ShardId) {
+        let (done, stopped) = oneshot::channel();
+        self.tell_supervisor(Command::Leave(shard, done));
+        let _ = stopped.await; // it was not hosted
+    }
+
+    fn hosted(&self, shard: ShardId) -> Option<u64> {
+        self.node.region.hosted(shard).map(|(epoch, _)| epoch)
+    }
+
+    fn abandon(&self) {
+        self.node.region.remove_all();
+        self.node.sessions.forget_registrations();
+        self.tell_supervisor(Command::Abandon);
+        self.node.routes.touch();
+    }
+
+    fn moved(&self) {
+        self.node.tell_shards(|| ShardEvent::Moved);
+    }
+
+    fn gone(&self, node: NodeId) {
+        self.node.ports.lost(node);
+        self.node.tell_shards(|| ShardEvent::Gone(node));
     }
 }
 

@@ -8,12 +8,14 @@
 
 use std::sync::Arc;
 
+use cluster::routes::NodeId;
 use schema::ids::{AgentId, ConversationId, MessageId, Pos, Seq};
 use schema::rows::{
     AgentConversationRow, AgentRow, AgentStateRow, BlockRow, ContactRow, ConversationRow, GroupRow, InboxHeadRow,
     InboxRow, MessageRow, MuteRow, ReceiptRow, Timestamp, WebhookRow,
 };
 use schema::store::{StoreError, Write};
+use serde::{Deserialize, Serialize};
 
 use crate::agent::events::AgentEvent;
 use crate::api::{
@@ -22,12 +24,17 @@ use crate::api::{
 use crate::conversation::events::ConversationEvent;
 use crate::conversation::group::{InviteeFacts, InviterFacts};
 
-/// Where an answer goes: a pending request of this node's gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Port(pub u64);
+/// Where an answer goes: a pending request of a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Port {
+    /// The gateway's node.
+    pub node: NodeId,
+    /// Which of its requests.
+    pub number: u64,
+}
 
 /// An entity of either kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EntityId {
     /// An agent.
     Agent(AgentId),
@@ -46,7 +53,7 @@ impl EntityId {
 }
 
 /// An event with its addressee.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
     /// For an agent.
     Agent(AgentId, AgentEvent),
@@ -55,6 +62,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// Where its answer goes, if it is a request.
+    pub fn port(&self) -> Option<Port> {
+        match self {
+            Self::Agent(_, AgentEvent::Request(port, _))
+            | Self::Conversation(_, ConversationEvent::View(port, _) | ConversationEvent::Group { port, .. }) => {
+                Some(*port)
+            }
+            _ => None,
+        }
+    }
+
     /// Who gets it.
     pub fn to(&self) -> EntityId {
         match self {
@@ -65,7 +83,7 @@ impl Event {
 }
 
 /// Answers to gateway requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply {
     /// Nothing to tell.
     Done,

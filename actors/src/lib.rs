@@ -1,7 +1,7 @@
 //! The domain: agents and conversations as state machines without I/O, hosted by one actor per shard.
 //!
 //! `agent` and `conversation` decide; `shard` activates, passivates and carries effects out; `domain` is the door for
-//! the gateway. Knows no JSON (but the content of messages it writes itself), no socket and no database driver.
+//! the gateway; `node` finds entities, requests and sockets wherever they are. Knows no JSON (but the content of messages it writes itself), no socket and no database driver.
 
 pub mod agent;
 pub mod api;
@@ -9,4 +9,5 @@ pub mod conversation;
 pub mod domain;
 pub mod effects;
 pub mod limits;
+pub mod node;
 pub mod shard;

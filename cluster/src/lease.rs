@@ -76,6 +76,11 @@ impl OwnLease {
         self.until
     }
 
+    /// The row, as far as is known.
+    pub fn row(&self) -> Option<&NodeRow> {
+        self.stored.as_ref()
+    }
+
     /// How many renewals were sent.
     pub fn renewals(&self) -> u64 {
         self.me.version
@@ -166,6 +171,11 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Some lease has not changed for half a term: it is worth looking more often.
+    pub fn overdue(&self) -> bool {
+        self.seen.values().any(|seen| seen.asked_last >= seen.since + self.terms.ttl_ms / 2)
     }
 
     /// Leases to be removed by compare-and-set (K2).

@@ -3,9 +3,10 @@
 //! G1  A request is admitted only while fewer than `limit` admitted requests of its shard are unanswered. What entities
 //!     tell each other is never shed: it was caused by something admitted, and dropping it would strand that.
 //! G2  A permit returns its place exactly once, when it is dropped.
+//! G3  A shard that leaves takes no requests any more, but what entities tell it: so it comes to rest.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::shard::ShardId;
 
@@ -15,20 +16,30 @@ pub trait Mailbox<M>: Send + Sync + 'static {
     fn post(&self, message: M) -> Result<(), M>;
 }
 
-/// The request was refused before anything happened; a retry is safe.
+/// The shard has as many unanswered requests as it may have. Nothing happened; a retry is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The shard has as many unanswered requests as it may have.
-    #[error("shard is overloaded")]
-    Overloaded,
-    /// No mailbox is installed: starting, restarting or handed off.
-    #[error("shard is not here")]
-    NotHere,
+#[error("shard is overloaded")]
+pub struct Overloaded;
+
+struct Installed<M> {
+    mailbox: Arc<dyn Mailbox<M>>,
+    epoch: u64,
+    leaving: bool,
 }
 
 struct Slot<M> {
-    mailbox: RwLock<Option<Arc<dyn Mailbox<M>>>>,
+    installed: RwLock<Option<Installed<M>>>,
     admitted: Arc<AtomicUsize>,
+}
+
+impl<M> Slot<M> {
+    fn read(&self) -> RwLockReadGuard<'_, Option<Installed<M>>> {
+        self.installed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Option<Installed<M>>> {
+        self.installed.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One admitted request's place in its shard (G2).
@@ -42,7 +53,7 @@ impl Drop for Permit {
     }
 }
 
-/// All shards of this node.
+/// All shards, as this node hosts them.
 pub struct Region<M> {
     slots: Box<[Slot<M>]>,
     limit: usize,
@@ -57,7 +68,7 @@ impl<M> std::fmt::Debug for Region<M> {
 impl<M: Send + 'static> Region<M> {
     /// A region of `shards` shards (a power of two) that each admit `limit` unanswered requests.
     pub fn new(shards: u32, limit: usize) -> Self {
-        let slot = |_| Slot { mailbox: RwLock::new(None), admitted: Arc::new(AtomicUsize::new(0)) };
+        let slot = |_| Slot { installed: RwLock::new(None), admitted: Arc::new(AtomicUsize::new(0)) };
         Self { slots: (0..shards).map(slot).collect(), limit }
     }
 
@@ -71,32 +82,75 @@ impl<M: Send + 'static> Region<M> {
         ShardId::of(key, self.shards())
     }
 
-    /// Puts a mailbox in place (activation, restart) or takes it away.
-    pub fn install(&self, shard: ShardId, mailbox: Option<Arc<dyn Mailbox<M>>>) {
-        *self.slots[shard.0 as usize].mailbox.write().unwrap_or_else(PoisonError::into_inner) = mailbox;
+    /// Puts the mailbox of a shard in place that is hosted under `epoch` from now on.
+    pub fn install(&self, shard: ShardId, epoch: u64, mailbox: Arc<dyn Mailbox<M>>) {
+        *self.slots[shard.0 as usize].write() = Some(Installed { mailbox, epoch, leaving: false });
+    }
+
+    /// Lets a shard come to rest (G3).
+    pub fn leave(&self, shard: ShardId, epoch: u64) {
+        if let Some(installed) = self.slots[shard.0 as usize].write().as_mut().filter(|i| i.epoch == epoch) {
+            installed.leaving = true;
+        }
+    }
+
+    /// Takes the mailbox of a shard away, unless it is hosted under another epoch meanwhile.
+    pub fn remove(&self, shard: ShardId, epoch: u64) {
+        self.slots[shard.0 as usize].write().take_if(|installed| installed.epoch == epoch);
+    }
+
+    /// Takes all mailboxes away.
+    pub fn remove_all(&self) {
+        self.slots.iter().for_each(|slot| *slot.write() = None);
+    }
+
+    /// Under which epoch a shard is hosted here, and whether it takes requests.
+    pub fn hosted(&self, shard: ShardId) -> Option<(u64, bool)> {
+        self.slots[shard.0 as usize].read().as_ref().map(|installed| (installed.epoch, !installed.leaving))
     }
 
     /// Takes a place for one request (G1).
-    pub fn admit(&self, shard: ShardId) -> Result<Permit, Refused> {
+    pub fn admit(&self, shard: ShardId) -> Result<Permit, Overloaded> {
         let admitted = &self.slots[shard.0 as usize].admitted;
         if admitted.fetch_add(1, Ordering::Relaxed) >= self.limit {
             admitted.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Overloaded);
+            return Err(Overloaded);
         }
         Ok(Permit(Arc::clone(admitted)))
     }
 
-    /// Hands a message to a shard of this node. Never shed (G1).
-    pub fn post(&self, shard: ShardId, message: M) -> Result<(), Refused> {
-        let slot = self.slots[shard.0 as usize].mailbox.read().unwrap_or_else(PoisonError::into_inner);
-        let mailbox = slot.as_ref().ok_or(Refused::NotHere)?;
-        mailbox.post(message).map_err(|_| Refused::NotHere)
+    /// Hands what an entity tells another to a shard of this node, or gives it back. Never shed (G1).
+    pub fn post(&self, shard: ShardId, message: M) -> Result<(), M> {
+        match self.slots[shard.0 as usize].read().as_ref() {
+            Some(installed) => installed.mailbox.post(message),
+            None => Err(message),
+        }
+    }
+
+    /// Hands a request to a shard of this node, or gives it back (G3).
+    pub fn request(&self, shard: ShardId, message: M) -> Result<(), M> {
+        match self.slots[shard.0 as usize].read().as_ref() {
+            Some(installed) if !installed.leaving => installed.mailbox.post(message),
+            _ => Err(message),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[derive(Default)]
+    struct Box8(Mutex<Vec<u8>>);
+
+    impl Mailbox<u8> for Box8 {
+        fn post(&self, message: u8) -> Result<(), u8> {
+            self.0.lock().unwrap().push(message);
+            Ok(())
+        }
+    }
 
     #[test]
     fn requests_above_the_limit_are_shed_and_places_come_back() {
@@ -104,10 +158,25 @@ mod tests {
         let (a, b) = (ShardId(0), ShardId(1));
         let first = region.admit(a);
         let _second = region.admit(a);
-        assert_eq!(region.admit(a).err(), Some(Refused::Overloaded));
+        assert_eq!(region.admit(a).err(), Some(Overloaded));
         assert!(region.admit(b).is_ok(), "shards are counted apart");
         drop(first);
         assert!(region.admit(a).is_ok());
-        assert_eq!(region.post(a, 1), Err(Refused::NotHere));
+        assert_eq!(region.post(a, 1), Err(1));
+    }
+
+    #[test]
+    fn a_leaving_shard_takes_what_it_is_told_and_no_requests() {
+        let (region, shard, mailbox) = (Region::<u8>::new(1, 2), ShardId(0), Arc::new(Box8::default()));
+        region.install(shard, 3, mailbox.clone());
+        assert_eq!((region.request(shard, 1), region.hosted(shard)), (Ok(()), Some((3, true))));
+        region.leave(shard, 3);
+        assert_eq!((region.request(shard, 2), region.post(shard, 3)), (Err(2), Ok(())));
+        region.install(shard, 4, mailbox.clone());
+        region.remove(shard, 3);
+        assert_eq!(region.hosted(shard), Some((4, true)), "an older epoch removes nothing");
+        region.remove(shard, 4);
+        assert_eq!(region.hosted(shard), None);
+        assert_eq!(*mailbox.0.lock().unwrap(), [1, 3]);
     }
 }

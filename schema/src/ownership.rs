@@ -78,4 +78,11 @@ pub trait Ownership: Send + Sync + 'static {
 
     /// Replaces `before`, if there is one, by `after`; `false` when the row is not `before` (O1).
     async fn change_shard(&self, before: Option<&ShardRow>, after: &ShardRow) -> Result<bool, StoreError>;
+
+    /// Writes again, under `epoch`, what owners of a shard since `from` may have left unfinished. A new owner calls it
+    /// before it reads anything.
+    async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError>;
+
+    /// Forgets what was kept for settling an epoch.
+    async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError>;
 }

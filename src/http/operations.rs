@@ -17,9 +17,15 @@ pub fn routes() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-/// 200 when requests can be served, 503 while draining or while the store refuses.
+/// 200 when requests can be served, 503 while draining, while shards are missing, or while the store refuses.
 async fn ready(State(app): State<App>) -> Response {
-    let why_not = if *app.shutdown.borrow() { Err("draining".to_owned()) } else { app.domain.ready().await };
+    let draining = *app.shutdown.borrow();
+    let member = app.membership.as_ref().map_or(Ok(()), |membership| membership.member.ready());
+    let why_not = match member {
+        _ if draining => Err("draining".to_owned()),
+        Ok(()) => app.domain.ready().await,
+        refused => refused,
+    };
     match why_not {
         Ok(()) => Json(json!({"status": "ready"})).into_response(),
         Err(reason) => {

@@ -8,7 +8,7 @@ use actors::domain::DomainOptions;
 use schema::memory::MemoryStore;
 use schema::store::{Batch, Write};
 
-use actors::shard::host::NoHooks;
+use actors::node::NoHooks;
 
 use super::*;
 

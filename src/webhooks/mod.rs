@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actors::api::Hook;
 use actors::domain::Domain;
-use actors::shard::host::Hooks;
+use actors::node::Hooks;
 use rand::Rng;
 use reqwest::redirect::Policy;
 use schema::ids::{AgentId, WebhookId};

@@ -3,6 +3,7 @@
 //! The model keeps, from the batches that were applied, who belonged from which seq to which. From that follows who has
 //! to have each message: everybody who belonged at its seq, once, and nobody else.
 
+use cluster::routes::NodeId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use actors::agent::events::AgentRequest;
@@ -65,7 +66,7 @@ impl World {
     }
 
     fn command(&mut self, id: ConversationId, agent: usize, command: GroupCommand) -> Port {
-        let port = Port(self.fresh());
+        let port = Port { node: NodeId::default(), number: self.fresh() };
         let actor = Actor { agent: self.ids[agent], handle: account(agent).handle };
         let command = Box::new(command);
         self.mail(Event::Conversation(id, ConversationEvent::Group { port, actor, command }));
@@ -197,7 +198,7 @@ impl World {
     /// crash is delivered when its conversation is active again.
     pub(super) fn visit_groups(&mut self) {
         for n in 0..GROUPS {
-            let port = Port(self.fresh());
+            let port = Port { node: NodeId::default(), number: self.fresh() };
             self.mail(Event::Conversation(id(n), ConversationEvent::View(port, self.ids[0])));
         }
         for (agent, n) in (0..AGENTS).flat_map(|agent| (0..GROUPS).map(move |n| (agent, n))) {

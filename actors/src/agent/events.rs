@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, Pos, Seq, WebhookId};
 use schema::rows::{MuteTarget, Pause, PresenceStatus, Timestamp, WebhookRow};
+use serde::{Deserialize, Serialize};
 
 use crate::api::{AckMode, Draft, GroupEnd, Invitation, Presence, ProfilePatch, ReplyCommand, SessionId, Target};
 use crate::conversation::events::{Delivery, Outcome};
 use crate::effects::{Found, Port, Stored};
 
 /// What the gateway asks of an agent. Each is answered on its port.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum AgentRequest {
     /// Check the key and charge one request.
     Admit(KeyHash),
@@ -29,6 +30,7 @@ pub enum AgentRequest {
         /// Its handle.
         handle: String,
         /// `Some` overwrites.
+        #[serde(with = "crate::node::twice")]
         notes: Option<Option<String>>,
     },
     /// Change the notes of an existing contact.
@@ -93,7 +95,7 @@ pub enum AgentRequest {
 }
 
 /// What somebody whom this agent wrote to first did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signal {
     /// Blocked it.
     Block(Timestamp),
@@ -104,7 +106,7 @@ pub enum Signal {
 }
 
 /// What can happen to one agent.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum AgentEvent {
     /// A gateway request.
     Request(Port, AgentRequest),
@@ -182,8 +184,10 @@ pub enum AgentEvent {
     /// A webhook failed for a day.
     WebhookFailing(WebhookId),
     /// The batch in flight has this outcome.
+    #[serde(skip)]
     Stored(Stored),
     /// A read came back.
+    #[serde(skip)]
     Found(Found),
     /// A wish to be woken came due.
     Wake,

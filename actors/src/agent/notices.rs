@@ -80,6 +80,7 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
+    use cluster::routes::NodeId;
     use schema::ids::{AgentId, Key, KeyHash, Seq};
     use schema::rows::{AgentRow, MessageRow, MessageType};
 
@@ -95,8 +96,12 @@ mod tests {
     fn agent(limits: Limits) -> Agent {
         let row = AgentRow::new(AgentId(Key::from_bytes([1; 16])), "alice", "a@b.c", KEY, Timestamp(1));
         let mut agent = Agent::activate(LoadedAgent::bare(row), limits.into());
-        let attach = AgentRequest::Attach(KEY, SessionId(1), AckMode::OnWrite);
-        agent.on(Timestamp(1), AgentEvent::Request(Port(1), attach), &mut Effects::default());
+        let attach = AgentRequest::Attach(KEY, SessionId { node: NodeId::default(), number: 1 }, AckMode::OnWrite);
+        agent.on(
+            Timestamp(1),
+            AgentEvent::Request(Port { node: NodeId::default(), number: 1 }, attach),
+            &mut Effects::default(),
+        );
         agent
     }
 
@@ -130,7 +135,14 @@ mod tests {
             mentions: Vec::new(),
             attachment: None,
         };
-        step(agent, now, AgentEvent::Request(Port(2), AgentRequest::Send(Target::Agent(peer()), Box::new(draft))));
+        step(
+            agent,
+            now,
+            AgentEvent::Request(
+                Port { node: NodeId::default(), number: 2 },
+                AgentRequest::Send(Target::Agent(peer()), Box::new(draft)),
+            ),
+        );
         let message = MessageRow {
             conversation: ConversationId::direct(agent.row.id, peer()),
             seq: Seq(1),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cluster::routes::NodeId;
 use schema::ids::KeyHash;
 use schema::rows::{AgentRow, AgentStatus, Pause, Timestamp};
 use schema::store::Write;
@@ -106,6 +107,8 @@ impl Agent {
         fx: &mut Effects,
     ) {
         let before = self.presence(now);
+        // Registered again over a connection that lost something: it starts anew.
+        let again = self.sessions.extract_if(.., |other| other.id == session).count() > 0;
         let usable = self.check_key(key).and_then(|()| match self.row.status {
             AgentStatus::Suspended => Err(Refusal::Suspended),
             _ => Ok(()),
@@ -114,7 +117,7 @@ impl Agent {
             fx.pushes.push((session, ToSession::Close(CloseReason::TooManySockets)));
         } else if usable.is_ok() {
             self.sessions.push(Session::new(session, mode));
-            if self.sessions.len() == 1 {
+            if self.sessions.len() == 1 && !again {
                 self.came(now, &before, fx);
                 self.expire_mutes(now, fx);
             }
@@ -137,6 +140,11 @@ impl Agent {
         }
         row.updated_at = now;
         self.save_account(port);
+    }
+
+    /// Sockets that a node holds.
+    pub(crate) fn sockets_of(&self, node: NodeId) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().map(|session| session.id).filter(move |session| session.node == node)
     }
 
     pub(super) fn detach(&mut self, now: Timestamp, session: SessionId, fx: &mut Effects) {

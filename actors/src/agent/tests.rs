@@ -1,5 +1,6 @@
 //! Rules of one agent that depend on time, stepped by hand.
 
+use cluster::routes::NodeId;
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, Key, KeyHash, Pos, Seq, WebhookId};
@@ -60,12 +61,14 @@ impl Rig {
     }
 
     fn ask(&mut self, request: AgentRequest) -> Result<Reply, Refusal> {
-        self.on(AgentEvent::Request(Port(1), request)).pop().expect("answered")
+        self.on(AgentEvent::Request(Port { node: NodeId::default(), number: 1 }, request)).pop().expect("answered")
     }
 
     fn attach(&mut self, session: u64) {
         let mode = AckMode::Explicit { window: 10 };
-        assert!(self.ask(AgentRequest::Attach(KEY, SessionId(session), mode)).is_ok());
+        assert!(
+            self.ask(AgentRequest::Attach(KEY, SessionId { node: NodeId::default(), number: session }, mode)).is_ok()
+        );
     }
 
     fn presence(&mut self) -> (PresenceStatus, Option<String>) {
@@ -101,9 +104,9 @@ fn what_was_said_fades_without_a_socket_and_holds_with_one() {
     rig.on(AgentEvent::Wake);
     assert_eq!(rig.presence().0, PresenceStatus::Busy);
     rig.attach(2);
-    rig.on(AgentEvent::Detach(SessionId(1)));
+    rig.on(AgentEvent::Detach(SessionId { node: NodeId::default(), number: 1 }));
     assert_eq!(rig.presence().0, PresenceStatus::Busy, "neither the first nor the last socket");
-    rig.on(AgentEvent::Detach(SessionId(2)));
+    rig.on(AgentEvent::Detach(SessionId { node: NodeId::default(), number: 2 }));
     assert_eq!(rig.presence(), (PresenceStatus::Offline, None));
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, Seq};
 use schema::rows::{AgentStatus, Audience, MessageRow, Pause};
+use serde::{Deserialize, Serialize};
 
 use super::group::{Actor, GroupCommand};
 use crate::agent::events::Signal;
@@ -11,7 +12,7 @@ use crate::api::{Draft, Refusal};
 use crate::effects::{Found, Port, Stored};
 
 /// What the sender's agent knows and the gates need. Taken when the send leaves the sender.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderFacts {
     /// Sender.
     pub agent: AgentId,
@@ -32,7 +33,7 @@ pub struct SenderFacts {
 }
 
 /// What the recipient's agent says about taking a message from this sender.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermitFacts {
     /// Recipient's handle.
     pub handle: String,
@@ -49,7 +50,7 @@ pub struct PermitFacts {
 }
 
 /// What can happen to one conversation.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum ConversationEvent {
     /// A member, or for a new pair its opener, wants to write.
     Send {
@@ -119,15 +120,17 @@ pub enum ConversationEvent {
         start: bool,
     },
     /// The batch in flight has this outcome.
+    #[serde(skip)]
     Stored(Stored),
     /// A read came back.
+    #[serde(skip)]
     Found(Found),
     /// A wish to be woken came due.
     Wake,
 }
 
 /// A message on its way to one member.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delivery {
     /// The message.
     pub message: Arc<MessageRow>,
@@ -147,7 +150,7 @@ pub struct Delivery {
 pub type Outcome = Result<Settled, Refusal>;
 
 /// An accepted send.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settled {
     /// The message.
     pub message: Arc<MessageRow>,

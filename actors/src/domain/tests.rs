@@ -6,7 +6,7 @@ use schema::rows::{MessageType, Timestamp};
 
 use super::*;
 use crate::effects::Found;
-use crate::shard::host::NoHooks;
+use crate::node::NoHooks;
 
 fn account(n: u8) -> AgentRow {
     let (id, key) = (AgentId(Key::from_bytes([n; 16])), KeyHash([n; 32]));

@@ -11,6 +11,7 @@ pub mod supervisor;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use cluster::routes::NodeId;
 use schema::rows::Timestamp;
 use schema::store::{Batch, Fence};
 
@@ -50,6 +51,10 @@ pub enum ShardEvent {
     Found(EntityId, Found),
     /// Time passed.
     Tick,
+    /// Other shards have new owners: what was on its way to them may be lost.
+    Moved,
+    /// A node is gone, and its sockets with it.
+    Gone(NodeId),
 }
 
 #[derive(Debug)]
@@ -72,14 +77,16 @@ struct Slot {
 pub struct Shard {
     /// Shared by all agents: a million of them, and one set of numbers.
     limits: Arc<Limits>,
+    /// Under which everything is written.
+    fence: Fence,
     entities: HashMap<EntityId, Slot>,
     wakes: BTreeSet<(Timestamp, EntityId)>,
 }
 
 impl Shard {
-    /// An empty shard.
-    pub fn new(limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), entities: HashMap::new(), wakes: BTreeSet::new() }
+    /// An empty shard that writes under `fence`.
+    pub fn new(limits: Limits, fence: Fence) -> Self {
+        Self { limits: Arc::new(limits), fence, entities: HashMap::new(), wakes: BTreeSet::new() }
     }
 
     /// When [`ShardEvent::Tick`] is due next.
@@ -112,6 +119,35 @@ impl Shard {
             }
             ShardEvent::Found(id, found) => self.found(now, id, found, out),
             ShardEvent::Tick => self.tick(now, out),
+            ShardEvent::Moved => self.tell_busy(now, out),
+            ShardEvent::Gone(node) => self.detach_all(now, node, out),
+        }
+    }
+
+    /// Whoever has something under way asks for it again.
+    fn tell_busy(&mut self, now: Timestamp, out: &mut Outbox) {
+        let busy = self.entities.iter().filter_map(|(id, slot)| match (&slot.state, id) {
+            (State::Agent(agent), EntityId::Agent(id)) if !agent.is_quiet() => {
+                Some(Event::Agent(*id, AgentEvent::Moved))
+            }
+            (State::Conversation(conversation), EntityId::Conversation(id)) if !conversation.is_idle() => {
+                Some(Event::Conversation(*id, ConversationEvent::Wake))
+            }
+            _ => None,
+        });
+        for event in busy.collect::<Vec<_>>() {
+            self.entity(now, event, out);
+        }
+    }
+
+    fn detach_all(&mut self, now: Timestamp, node: NodeId, out: &mut Outbox) {
+        let sockets = self.entities.iter().filter_map(|(id, slot)| match (&slot.state, id) {
+            (State::Agent(agent), EntityId::Agent(id)) => Some((*id, agent)),
+            _ => None,
+        });
+        let gone = sockets.flat_map(|(id, agent)| agent.sockets_of(node).map(move |session| (id, session)));
+        for (id, session) in gone.collect::<Vec<_>>() {
+            self.entity(now, Event::Agent(id, AgentEvent::Detach(session)), out);
         }
     }
 
@@ -126,6 +162,7 @@ impl Shard {
                     AgentEvent::Stored(_)
                         | AgentEvent::Found(_)
                         | AgentEvent::Wake
+                        | AgentEvent::Moved
                         | AgentEvent::Detach(_)
                         | AgentEvent::Written(..)
                         | AgentEvent::Settled { .. }
@@ -257,7 +294,7 @@ impl Shard {
 
     fn collect(&mut self, id: EntityId, fx: Effects, out: &mut Outbox) {
         if let Some(writes) = fx.writes {
-            out.commits.push((id, Batch { fence: Fence::default(), writes }));
+            out.commits.push((id, Batch { fence: self.fence, writes }));
         }
         out.reads.extend(fx.reads.into_iter().map(|read| (id, read)));
         out.tells.extend(fx.tells);

@@ -163,17 +163,6 @@ impl CqlStore {
         let shards = ownership::Table::new(&cql, "shards", "shard").await?;
         Ok(Self::over(CqlBackend { cql, pipeline, identity, nodes, shards }))
     }
-
-    /// What a new owner does before it reads anything of a shard: writes again what owners since the epoch `from` may
-    /// have left unfinished.
-    pub async fn settle(&self, fence: Fence, from: u64) -> Result<(), StoreError> {
-        self.backend.pipeline.settle(fence, from).await
-    }
-
-    /// Forgets the log of an epoch that was settled, once nobody will ask for it.
-    pub async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
-        self.backend.pipeline.forget(shard, epoch).await
-    }
 }
 
 impl CqlBackend {

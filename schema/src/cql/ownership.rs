@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::session::{Cql, failed, misshapen};
 use super::{CqlStore, OpenError};
 use crate::ownership::{NodeRow, Ownership, ShardRow};
-use crate::store::StoreError;
+use crate::store::{Fence, StoreError};
 
 /// Statements of one of the two tables.
 pub(super) struct Table {
@@ -118,5 +118,13 @@ impl Ownership for CqlStore {
             None => cql.decide(&table.first, (key, encoded(after)?)).await,
             Some(before) => cql.decide(&table.next, (encoded(after)?, key, encoded(before)?)).await,
         }
+    }
+
+    async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError> {
+        self.backend.pipeline.settle(Fence { shard, epoch }, from).await
+    }
+
+    async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
+        self.backend.pipeline.forget(shard, epoch).await
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use schema::cql::{Alone, CqlOptions, CqlStore, Guard, OpenError, migrate};
 use schema::ids::Seq;
+use schema::ownership::Ownership;
 use schema::store::{Batch, Fence, Store, StoreError, Write};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
@@ -98,7 +99,7 @@ async fn an_owner_whose_lease_ended_answers_nothing_and_its_successor_finishes_w
     assert_eq!(read(2).await, [], "P2: rows of an entry that was not acknowledged are not written by a stale owner");
     // The next owner finds the entry, writes its rows, and goes on.
     let fence = Fence { epoch: 2, ..FENCE };
-    ring.store.settle(fence, 1).await.expect("settled");
+    ring.store.settle(fence.shard, fence.epoch, 1).await.expect("settled");
     assert_eq!(read(2).await, [message(2, "two")]);
     assert_eq!(submit(&ring.store, 2, log(3, "three")).await, Ok(()));
     // What the old one still sends, late and without looking at its lease, replaces nothing.
@@ -109,7 +110,7 @@ async fn an_owner_whose_lease_ended_answers_nothing_and_its_successor_finishes_w
     // A store that has seen the newer epoch refuses the older one by itself.
     assert_eq!(submit(&ring.store, 1, log(4, "older")).await, Err(StoreError::Fenced));
     ring.store.forget(0, 1).await.expect("forgotten");
-    ring.store.settle(Fence { epoch: 3, ..FENCE }, 1).await.expect("nothing of epoch 1 is left");
+    ring.store.settle(FENCE.shard, 3, 1).await.expect("nothing of epoch 1 is left");
     assert_eq!(read(3).await, [message(3, "three")]);
 }
 

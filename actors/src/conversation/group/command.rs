@@ -2,9 +2,10 @@
 
 use schema::ids::{AgentId, InviteId};
 use schema::rows::{AgentStatus, Audience, Picture, Role};
+use serde::{Deserialize, Serialize};
 
 /// Who wants a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     /// Who.
     pub agent: AgentId,
@@ -13,7 +14,7 @@ pub struct Actor {
 }
 
 /// The side of the one that is to be added.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteeFacts {
     /// Who.
     pub agent: AgentId,
@@ -30,7 +31,7 @@ pub struct InviteeFacts {
 }
 
 /// The side of the one that adds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviterFacts {
     /// Account state.
     pub status: AgentStatus,
@@ -41,20 +42,22 @@ pub struct InviterFacts {
 }
 
 /// New values; `None` leaves a field alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupPatch {
     /// New name.
     pub name: Option<String>,
     /// New description; `Some(None)` clears.
+    #[serde(with = "crate::node::twice")]
     pub description: Option<Option<String>>,
     /// New picture; `Some(None)` clears.
+    #[serde(with = "crate::node::twice")]
     pub picture: Option<Option<Picture>>,
     /// An upload or removal tells of itself, also when the same picture was there before.
     pub picture_always_tells: bool,
 }
 
 /// What is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupCommand {
     /// Make it; the actor becomes its creator and first admin.
     Create {

@@ -1,0 +1,238 @@
+//! What every shard and gateway of a node shares, and the way from it to any entity, request or socket of the deployment.
+//!
+//! ```text
+//!   tell, hand ─▶ is the shard hosted here? ─▶ its mailbox
+//!                 else its owner, as routes know ─▶ link ─▶ receive: same epoch? ─▶ its mailbox
+//!                                                                      else requests go back, the rest is dropped
+//! ```
+//! X1  An event reaches an entity only under the epoch that its sender meant: what arrives late finds another owner.
+//! X2  A request that did not reach an owner changed nothing, and is handed over again while its deadline lasts.
+
+pub mod ports;
+pub mod registrar;
+pub mod sessions;
+pub(crate) mod twice;
+pub mod wire;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cluster::held::Held;
+use cluster::member::News;
+use cluster::peers::{Peers, Receiver};
+use cluster::region::Region;
+use cluster::routes::{NodeId, Routes};
+use cluster::shard::ShardId;
+use schema::store::Store;
+
+use self::ports::{Answer, Open, Ports};
+use self::sessions::{Known, Sessions};
+use self::wire::Wire;
+use crate::api::{Hook, Refusal, SessionId, ToSession};
+use crate::effects::{Event, Port, Reply};
+use crate::limits::Limits;
+use crate::shard::ShardEvent;
+
+/// A request waits this long for its shard to have an owner.
+const OWNER_PATIENCE: Duration = Duration::from_secs(8);
+/// A request is answered within this, or with `TimedOut`. Below the clients' own 30 s.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// How soon a request that was not taken is handed over again although no route changed.
+const HAND_AGAIN: Duration = Duration::from_millis(100);
+
+/// What every shard of a node shares.
+pub struct Node {
+    /// This process.
+    pub id: NodeId,
+    /// Rows.
+    pub store: Arc<dyn Store>,
+    /// Shards hosted here.
+    pub region: Region<ShardEvent>,
+    /// Owners of all others.
+    pub routes: Arc<Routes>,
+    /// What may be acknowledged.
+    pub held: Arc<Held>,
+    /// Pending requests.
+    pub ports: Ports,
+    /// Sockets.
+    pub sessions: Sessions,
+    /// Numbers.
+    pub limits: Limits,
+    /// Who calls webhooks.
+    pub hooks: Arc<dyn Hooks>,
+    /// Who decides what happens to a shard that failed; `None`: it starts again by itself.
+    pub failures: Option<Arc<News>>,
+    pub(crate) peers: OnceLock<Arc<dyn Peers<Wire>>>,
+}
+
+/// Calls webhooks; lives in the gateway, which knows JSON and HTTP.
+pub trait Hooks: Send + Sync + 'static {
+    /// Takes a notice for delivery. Never blocks.
+    fn call(&self, hook: Hook);
+}
+
+/// Calls nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn call(&self, _: Hook) {}
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    fn send(&self, to: NodeId, message: Wire) -> Result<(), Wire> {
+        match self.peers.get() {
+            Some(peers) => peers.send(to, message),
+            None => Err(message),
+        }
+    }
+
+    /// The owner of a shard, if it is another node.
+    fn owner(&self, shard: ShardId) -> Option<(NodeId, u64)> {
+        let route = self.routes.get(shard);
+        route.owner.filter(|owner| *owner != self.id).map(|owner| (owner, route.epoch))
+    }
+
+    fn forward(&self, shard: ShardId, event: Event) -> Result<(), Event> {
+        let Some((owner, epoch)) = self.owner(shard) else { return Err(event) };
+        match self.send(owner, Wire::Event { epoch, event: Box::new(event) }) {
+            Err(Wire::Event { event, .. }) => Err(*event),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands an event to the shard of its entity, wherever it is. What finds no way is asked for again by its sender.
+    pub fn tell(&self, event: Event) {
+        let shard = self.region.shard_of(event.to().key());
+        let here = self.region.post(shard, ShardEvent::Entity(event));
+        if let Err(ShardEvent::Entity(event)) = here
+            && self.forward(shard, event).is_err()
+        {
+            metrics::counter!("agentchat_events_without_shard_total").increment(1);
+        }
+    }
+
+    /// Hands a request to its shard, or gives it back.
+    fn hand(&self, shard: ShardId, event: Event) -> Result<(), Event> {
+        match self.region.request(shard, ShardEvent::Entity(event)) {
+            Err(ShardEvent::Entity(event)) => self.forward(shard, event),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries a request to its entity and its answer back (X2).
+    pub async fn ask(&self, open: &Open<'_>, event: Event) -> Result<Reply, Refusal> {
+        let shard = self.region.shard_of(event.to().key());
+        let _permit = self.region.admit(shard).map_err(|_| Refusal::Unavailable)?;
+        let mut handed = false;
+        let asked = tokio::time::timeout(REQUEST_DEADLINE, self.carry(open.port, shard, event, &mut handed));
+        asked.await.unwrap_or(Err(Refusal::TimedOut)).map_err(|refusal| match refusal {
+            Refusal::TimedOut if !handed => Refusal::Unavailable,
+            refusal => refusal,
+        })
+    }
+
+    async fn carry(&self, port: Port, shard: ShardId, mut event: Event, handed: &mut bool) -> Result<Reply, Refusal> {
+        let mut changes = self.routes.changes();
+        let started = tokio::time::Instant::now();
+        loop {
+            changes.mark_unchanged();
+            let elsewhere = self.region.hosted(shard).is_none().then(|| self.owner(shard)).flatten();
+            let answer = self.ports.wait(port, elsewhere.map(|(owner, _)| owner));
+            match self.hand(shard, event) {
+                Ok(()) => {
+                    *handed = true;
+                    match answer.await {
+                        Ok(Answer::Reply(reply)) => return reply,
+                        Ok(Answer::Returned(back)) => (event, *handed) = (*back, false),
+                        Ok(Answer::Lost) | Err(_) => return Err(Refusal::TimedOut),
+                    }
+                }
+                Err(back) => event = back,
+            }
+            if started.elapsed() >= OWNER_PATIENCE {
+                return Err(Refusal::Unavailable);
+            }
+            let _ = tokio::time::timeout(HAND_AGAIN, changes.changed()).await;
+        }
+    }
+
+    /// Answers a request, of whatever node.
+    pub fn answer(&self, port: Port, reply: Result<Reply, Refusal>) {
+        if port.node == self.id {
+            self.ports.answer(port.number, Answer::Reply(reply));
+        } else if self.send(port.node, Wire::Answer(port.number, Box::new(reply))).is_err() {
+            metrics::counter!("agentchat_answers_without_way_total").increment(1);
+        }
+    }
+
+    /// Shows a frame on a socket, of whatever node, as the owner of its agent under `epoch`.
+    pub fn push(&self, session: SessionId, epoch: u64, frame: ToSession) {
+        if session.node == self.id {
+            self.sessions.push(session.number, epoch, frame);
+        } else {
+            // A way that loses a frame is closed, and the socket registered again: nothing has to be kept here.
+            let _ = self.send(session.node, Wire::Push { session: session.number, epoch, frame: Box::new(frame) });
+        }
+    }
+
+    /// How the present owner of a shard would know a socket of this node; `None` while there is no way to one.
+    pub fn present(&self, shard: ShardId) -> Option<Known> {
+        if let Some((epoch, open)) = self.region.hosted(shard) {
+            return open.then_some(Known { epoch, generation: 0 });
+        }
+        let (owner, epoch) = self.owner(shard)?;
+        let generation = self.peers.get().map_or(0, |peers| peers.generation(owner));
+        (generation > 0).then_some(Known { epoch, generation })
+    }
+
+    /// Tells every shard hosted here.
+    pub fn tell_shards(&self, event: impl Fn() -> ShardEvent) {
+        for shard in (0..self.region.shards()).map(ShardId) {
+            let _ = self.region.post(shard, event()); // not hosted here
+        }
+    }
+}
+
+impl Receiver<Wire> for Node {
+    fn receive(&self, from: NodeId, message: Wire) {
+        match message {
+            Wire::Event { epoch, event } => {
+                let (shard, request) = (self.region.shard_of(event.to().key()), event.port().is_some());
+                let back = match self.region.hosted(shard) {
+                    Some((here, open)) if here == epoch && (open || !request) => {
+                        match self.region.post(shard, ShardEvent::Entity(*event)) {
+                            Err(ShardEvent::Entity(event)) => Box::new(event),
+                            _ => return,
+                        }
+                    }
+                    _ => event,
+                };
+                // X1: nobody is told of anything but a request; whatever else matters is asked for again.
+                if request {
+                    let _ = self.send(from, Wire::Returned(back));
+                } else {
+                    metrics::counter!("agentchat_events_without_shard_total").increment(1);
+                }
+            }
+            Wire::Returned(event) => {
+                if let Some(port) = event.port() {
+                    self.ports.answer(port.number, Answer::Returned(event));
+                }
+            }
+            Wire::Answer(number, reply) => self.ports.answer(number, Answer::Reply(*reply)),
+            Wire::Push { session, epoch, frame } => self.sessions.push(session, epoch, *frame),
+        }
+    }
+
+    fn lost(&self, peer: NodeId) {
+        self.ports.lost(peer);
+        self.routes.touch();
+    }
+}

@@ -1,0 +1,49 @@
+//! Registers the sockets of this node with whoever owns their agents now, without their clients noticing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::Node;
+use super::sessions::{Known, Registration};
+use crate::agent::events::{AgentEvent, AgentRequest};
+use crate::api::{CloseReason, Refusal};
+use crate::effects::Event;
+
+/// Registrations under way.
+const AT_ONCE: usize = 256;
+/// Pause before those that failed are tried again although no route changed.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Works until the node's routes are gone.
+pub async fn keep_registered(node: Arc<Node>) {
+    let mut changes = node.routes.changes();
+    loop {
+        changes.mark_unchanged();
+        let unknown = node.sessions.unknown(|shard| node.present(shard));
+        if unknown.is_empty() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        tracing::info!(sockets = unknown.len(), "sockets are registered with the new owners of their agents");
+        stream::iter(unknown).for_each_concurrent(AT_ONCE, |(socket, known)| register(&node, socket, known)).await;
+        let _ = tokio::time::timeout(AGAIN, changes.changed()).await;
+    }
+}
+
+async fn register(node: &Node, socket: Registration, known: Known) {
+    let open = node.ports.open();
+    let attach = AgentRequest::Attach(socket.who.key, socket.session, socket.mode);
+    let event = Event::Agent(socket.who.agent, AgentEvent::Request(open.port, attach));
+    match node.ask(&open, event).await {
+        // Should the owner have changed meanwhile, then what is noted here differs from it, and it is done again.
+        Ok(_) => node.sessions.registered(socket.session, known),
+        Err(Refusal::Unauthorized) => node.sessions.end(socket.session, CloseReason::KeyRevoked),
+        Err(Refusal::Suspended) => node.sessions.end(socket.session, CloseReason::Suspended),
+        Err(refusal) => tracing::debug!(%refusal, "a socket could not be registered yet"),
+    }
+}

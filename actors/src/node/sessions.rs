@@ -1,0 +1,149 @@
+//! The sockets that this node holds, wherever their agents live.
+//!
+//! Q1  A message is never dropped from a live socket: where its queue is full, the socket goes.
+//! Q2  What a socket is shown comes from one owner of its agent after the other: once a newer epoch has spoken, what an
+//!     older one sent late is dropped.
+//! Q3  A socket is known to the present owner of its agent, over a connection that lost nothing since; otherwise it is
+//!     registered again, and is shown again what it has not acked.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cluster::routes::NodeId;
+use cluster::shard::ShardId;
+use tokio::sync::mpsc;
+
+use crate::api::{AckMode, CloseReason, Credential, SessionId, ToSession};
+
+/// Under which epoch, and over which connection, a socket is known to the owner of its agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The owner's epoch.
+    pub epoch: u64,
+    /// Generation of the connection; 0 on the owner's own node.
+    pub generation: u64,
+}
+
+/// What an owner needs to know of a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration {
+    /// The socket.
+    pub session: SessionId,
+    /// Whose.
+    pub who: Credential,
+    /// How it acks.
+    pub mode: AckMode,
+    /// Shard of its agent.
+    pub shard: ShardId,
+}
+
+#[derive(Debug)]
+struct Seat {
+    registration: Registration,
+    queue: mpsc::Sender<ToSession>,
+    known: Option<Known>,
+    /// Newest epoch that has spoken (Q2).
+    spoken: u64,
+}
+
+/// Sockets of this node.
+#[derive(Debug)]
+pub struct Sessions {
+    node: NodeId,
+    next: AtomicU64,
+    seats: Mutex<HashMap<u64, Seat>>,
+}
+
+impl Sessions {
+    /// None yet.
+    pub fn new(node: NodeId) -> Self {
+        Self { node, next: AtomicU64::new(0), seats: Mutex::default() }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, HashMap<u64, Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new socket of an agent on `shard`, whose queue holds `capacity` frames.
+    pub fn open(
+        &self,
+        who: Credential,
+        mode: AckMode,
+        shard: ShardId,
+        capacity: usize,
+    ) -> (Registration, mpsc::Receiver<ToSession>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let registration = Registration { session: SessionId { node: self.node, number }, who, mode, shard };
+        let (queue, receiver) = mpsc::channel(capacity);
+        self.seats().insert(number, Seat { registration, queue, known: None, spoken: 0 });
+        (registration, receiver)
+    }
+
+    /// Drops the queue; its socket sees the end of the stream.
+    pub fn close(&self, session: SessionId) {
+        self.seats().remove(&session.number);
+    }
+
+    /// Queues a frame from an owner of this epoch (Q1, Q2).
+    pub fn push(&self, number: u64, epoch: u64, frame: ToSession) {
+        let mut seats = self.seats();
+        let Some(seat) = seats.get_mut(&number).filter(|seat| seat.spoken <= epoch) else { return };
+        seat.spoken = epoch;
+        let droppable = !matches!(frame, ToSession::Message { .. } | ToSession::Close(_));
+        // The socket goes, and the client drains when it is back.
+        if seat.queue.try_send(frame).is_err() && !droppable {
+            seats.remove(&number);
+        }
+    }
+
+    /// An owner knows a socket now.
+    pub fn registered(&self, session: SessionId, known: Known) {
+        if let Some(seat) = self.seats().get_mut(&session.number) {
+            seat.known = Some(known);
+        }
+    }
+
+    /// Sockets that the present owner of their agent does not know (Q3). `present` says how it would.
+    pub fn unknown(&self, present: impl Fn(ShardId) -> Option<Known>) -> Vec<(Registration, Known)> {
+        let seats = self.seats();
+        let stale = seats.values().filter(|seat| seat.known.is_some()).filter_map(|seat| {
+            let known = present(seat.registration.shard)?;
+            (seat.known != Some(known)).then_some((seat.registration, known))
+        });
+        stale.collect()
+    }
+
+    /// Nobody may know any socket any more: this node was taken for dead.
+    pub fn forget_registrations(&self) {
+        for seat in self.seats().values_mut().filter(|seat| seat.known.is_some()) {
+            seat.known = Some(Known { epoch: u64::MAX, generation: u64::MAX });
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.seats().len()
+    }
+
+    /// Ends every socket of this node.
+    pub fn close_all(&self, reason: CloseReason) {
+        self.close_where(|_| true, reason);
+    }
+
+    /// Ends one socket.
+    pub fn end(&self, session: SessionId, reason: CloseReason) {
+        self.close_where(|seat| seat.registration.session == session, reason);
+    }
+
+    /// Ends the sockets of a shard that lost its memory, and with it who they belong to.
+    pub fn close_shard(&self, shard: ShardId, reason: CloseReason) {
+        self.close_where(|seat| seat.registration.shard == shard, reason);
+    }
+
+    fn close_where(&self, ends: impl Fn(&Seat) -> bool, reason: CloseReason) {
+        for (_, seat) in self.seats().extract_if(|_, seat| ends(seat)) {
+            let _ = seat.queue.try_send(ToSession::Close(reason)); // a full queue ends with the stream
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What this node holds at this moment: its lease, and the epochs of its shards. Read before anything is acknowledged.
+//!
+//! E1  A shard is held under one epoch at a time, and only while the lease has not ended by this process's own clock,
+//!     which counts what passes while the process is stopped.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use schema::cql::Guard;
+use schema::store::Fence;
+
+use crate::shard::ShardId;
+
+/// Epochs of shards and the end of the lease.
+#[derive(Debug)]
+pub struct Held {
+    epochs: Box<[AtomicU64]>,
+    until_ms: AtomicU64,
+    started: Instant,
+}
+
+impl Held {
+    /// Holds nothing, of `shards` shards.
+    pub fn nothing(shards: u32) -> Self {
+        let epochs = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        Self { epochs, until_ms: AtomicU64::new(0), started: Instant::now() }
+    }
+
+    /// Holds all shards for ever, under epoch 0: a node that is alone.
+    pub fn everything(shards: u32) -> Self {
+        Self { until_ms: AtomicU64::new(u64::MAX), ..Self::nothing(shards) }
+    }
+
+    /// Milliseconds of the clock that leases are measured by.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The lease ends at `until_ms`; 0: it has.
+    pub fn lease(&self, until_ms: u64) {
+        self.until_ms.store(until_ms, Ordering::SeqCst);
+    }
+
+    /// The lease has not ended.
+    pub fn leased(&self) -> bool {
+        self.now_ms() < self.until_ms.load(Ordering::SeqCst)
+    }
+
+    /// A shard is held under `epoch` from now on; 0: it is not.
+    pub fn set(&self, shard: ShardId, epoch: u64) {
+        self.epochs[shard.0 as usize].store(epoch, Ordering::SeqCst);
+    }
+
+    /// Under which epoch a shard is held; 0: it is not.
+    pub fn epoch(&self, shard: ShardId) -> u64 {
+        self.epochs[shard.0 as usize].load(Ordering::SeqCst)
+    }
+
+    /// Nothing is held any more.
+    pub fn drop_all(&self) {
+        self.lease(0);
+        self.epochs.iter().for_each(|epoch| epoch.store(0, Ordering::SeqCst));
+    }
+}
+
+impl Guard for Held {
+    fn holds(&self, fence: Fence) -> bool {
+        self.epoch(ShardId(fence.shard)) == fence.epoch && self.leased()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_held_under_its_epoch_while_the_lease_lasts() {
+        let (held, fence) = (Held::nothing(4), |epoch| Fence { shard: 2, epoch });
+        held.set(ShardId(2), 7);
+        assert!(!held.holds(fence(7)), "no lease");
+        held.lease(held.now_ms() + 60_000);
+        assert!(held.holds(fence(7)) && !held.holds(fence(6)));
+        held.drop_all();
+        assert!(!held.holds(fence(7)) && !held.holds(fence(0)));
+        assert!(Held::everything(4).holds(fence(0)));
+    }
+}

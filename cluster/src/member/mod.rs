@@ -1,0 +1,419 @@
+//! A node's part in its cluster: keeps its lease, takes and gives up shards, buries the dead.
+//!
+//! ```text
+//!   renew    every ttl / 6: own row by compare-and-set                       → held.lease
+//!   tend     every ttl / 6, or when nudged: shards, then leases              → routes, links
+//!              leases silent for a whole ttl are removed                     → their shards are free
+//!              take: epoch + 1 → held → settle the log → host → tell all
+//!              give up: come to rest → not held → owner gone → nudge all
+//! ```
+//! M1  Shards are read before leases: an owner that is missing from the later answer is really gone.
+//! M2  A shard is hosted only after its log was settled under the new epoch, and given up only after it is not held.
+//! M3  A lost lease ends in `tend` and nowhere else: nothing that was taken under it can be held under the next.
+
+mod moves;
+pub mod plan;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schema::ownership::{NodeRow, Owner, Ownership};
+use schema::store::StoreError;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use self::plan::plan;
+use crate::held::Held;
+use crate::lease::{OwnLease, Standing, Terms, Watch};
+use crate::link::{Envelope, Gossip, Links, Payload};
+use crate::routes::{NodeId, Route, Routes};
+use crate::shard::ShardId;
+
+/// A question to the tables is given up after this: its outcome is open then.
+const QUESTION: Duration = Duration::from_secs(2);
+/// A drain gives up its shards within this, or leaves them to the end of its lease.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Hosts shards; what the member decides is carried out by it.
+#[async_trait]
+pub trait Hosts: Send + Sync + 'static {
+    /// Hosts a shard under an epoch from now on.
+    async fn start(&self, shard: ShardId, epoch: u64);
+    /// Lets a shard come to rest, and stops it.
+    async fn leave(&self, shard: ShardId);
+    /// The epoch under which a shard is hosted.
+    fn hosted(&self, shard: ShardId) -> Option<u64>;
+    /// Stops everything at once: the lease is lost.
+    fn abandon(&self);
+    /// Shards have new owners.
+    fn moved(&self);
+    /// A node lost its lease, and whatever it held.
+    fn gone(&self, node: NodeId);
+}
+
+/// The way to other members.
+pub trait Fabric: Send + Sync + 'static {
+    /// All leases.
+    fn know(&self, nodes: &[NodeRow]);
+    /// Tells all who owns these shards.
+    fn announce(&self, routes: Vec<(ShardId, Route)>);
+    /// Asks all to look at the tables.
+    fn nudge(&self);
+}
+
+/// The [`Fabric`] of a member that others do not reach: they can only wait for its lease to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Unlinked;
+
+impl Fabric for Unlinked {
+    fn know(&self, _: &[NodeRow]) {}
+
+    fn announce(&self, _: Vec<(ShardId, Route)>) {}
+
+    fn nudge(&self) {}
+}
+
+/// A [`Fabric`] of links.
+#[derive(Clone)]
+pub struct Linked<M>(pub Arc<Links<M>>);
+
+impl<M: Payload> Fabric for Linked<M> {
+    fn know(&self, nodes: &[NodeRow]) {
+        self.0.know(nodes);
+    }
+
+    fn announce(&self, routes: Vec<(ShardId, Route)>) {
+        self.0.tell_all(|| Envelope::News(routes.clone()));
+    }
+
+    fn nudge(&self) {
+        self.0.tell_all(|| Envelope::Nudge);
+    }
+}
+
+/// Who this member is.
+#[derive(Debug, Clone)]
+pub struct MemberOptions {
+    /// This process.
+    pub id: NodeId,
+    /// Name of the node: one process at a time has it.
+    pub name: String,
+    /// `ip:port` where other nodes reach it.
+    pub address: String,
+    /// Shards of the deployment.
+    pub shards: u32,
+    /// How long leases last.
+    pub terms: Terms,
+}
+
+/// What concerns members, told by links.
+#[derive(Debug)]
+pub struct News {
+    routes: Arc<Routes>,
+    held: Arc<Held>,
+    id: NodeId,
+    wake: Notify,
+    moved: AtomicBool,
+    met: Mutex<Vec<NodeId>>,
+}
+
+impl News {
+    /// For the member of process `id`.
+    pub fn new(id: NodeId, routes: Arc<Routes>, held: Arc<Held>) -> Arc<Self> {
+        let (wake, moved, met) = (Notify::new(), AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { routes, held, id, wake, moved, met })
+    }
+
+    /// Makes the member look at once.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Gossip for News {
+    fn news(&self, routes: Vec<(ShardId, Route)>) {
+        let shards = self.routes.shards();
+        // What is held here is known here.
+        let foreign = |(shard, route): &(ShardId, Route)| shard.0 < shards && route.owner != Some(self.id);
+        let news: Vec<_> =
+            routes.into_iter().filter(foreign).filter(|(shard, _)| self.held.epoch(*shard) == 0).collect();
+        if self.routes.learn(news) {
+            self.moved.store(true, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    fn nudged(&self) {
+        self.wake();
+    }
+
+    fn linked(&self, peer: NodeId, up: bool) {
+        if up {
+            self.met.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
+            self.moved.store(true, Ordering::Release);
+        }
+        self.routes.touch();
+        self.wake();
+    }
+}
+
+/// A member of a cluster.
+pub struct Member {
+    options: MemberOptions,
+    table: Arc<dyn Ownership>,
+    hosts: Arc<dyn Hosts>,
+    fabric: Arc<dyn Fabric>,
+    news: Arc<News>,
+    lease: Mutex<OwnLease>,
+    leases: AtomicUsize,
+    draining: AtomicBool,
+    /// Shards whose home this node is but which it does not host yet.
+    missing: AtomicUsize,
+    stopped: AtomicBool,
+    renewed: Notify,
+}
+
+impl Member {
+    /// A member that takes part from now on.
+    pub fn start(
+        options: MemberOptions,
+        table: Arc<dyn Ownership>,
+        hosts: Arc<dyn Hosts>,
+        fabric: Arc<dyn Fabric>,
+        news: Arc<News>,
+    ) -> Arc<Self> {
+        let lease = Mutex::new(fresh_lease(&options, 1));
+        let this = Arc::new(Self {
+            options,
+            table,
+            hosts,
+            fabric,
+            news,
+            lease,
+            leases: AtomicUsize::new(1),
+            draining: AtomicBool::new(false),
+            missing: AtomicUsize::new(usize::MAX),
+            stopped: AtomicBool::new(false),
+            renewed: Notify::new(),
+        });
+        tokio::spawn(Arc::clone(&this).renew());
+        tokio::spawn(Arc::clone(&this).tend());
+        this
+    }
+
+    fn lease(&self) -> MutexGuard<'_, OwnLease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> &Held {
+        &self.news.held
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_millis(self.options.terms.ttl_ms / 6)
+    }
+
+    /// The lease holds, and every shard that belongs here is hosted.
+    pub fn ready(&self) -> Result<(), String> {
+        if !self.held().leased() {
+            return Err("this node has no lease".to_owned());
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return Err("this node drains".to_owned());
+        }
+        match self.missing.load(Ordering::Acquire) {
+            0 => Ok(()),
+            usize::MAX => Err("shards are not known yet".to_owned()),
+            missing => Err(format!("{missing} shards are not hosted yet")),
+        }
+    }
+
+    /// Keeps the own lease.
+    async fn renew(self: Arc<Self>) {
+        while !self.stopped.load(Ordering::Acquire) {
+            let standing = self.lease().standing();
+            match standing {
+                Standing::Ready => self.renew_once().await,
+                Standing::Unsure => {
+                    if let Ok(row) = ask(self.table.node(&self.options.name)).await {
+                        self.lease().reread(row);
+                    }
+                }
+                Standing::Lost => {}
+            }
+            let (standing, until) = {
+                let lease = self.lease();
+                (lease.standing(), lease.until())
+            };
+            match standing {
+                Standing::Lost => {
+                    self.held().lease(0);
+                    self.news.wake();
+                    self.renewed.notified().await; // M3
+                    continue;
+                }
+                Standing::Ready | Standing::Unsure => self.held().lease(until),
+            }
+            let pause = if standing == Standing::Unsure { self.period() / 4 } else { self.period() };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.renewed.notified() => {}
+            }
+        }
+    }
+
+    async fn renew_once(&self) {
+        let renewal = self.lease().renewal(self.held().now_ms());
+        let change = self.table.change_node(&self.options.name, renewal.before.as_ref(), Some(&renewal.after));
+        let applied = ask(change).await;
+        if let Err(error) = &applied {
+            warn!(%error, "the lease could not be renewed for sure");
+        }
+        self.lease().answered(renewal, applied.ok());
+    }
+
+    /// Looks after shards and other members.
+    async fn tend(self: Arc<Self>) {
+        let mut watch = Watch::new(self.options.terms);
+        let mut alive: Vec<NodeId> = Vec::new();
+        while !self.stopped.load(Ordering::Acquire) {
+            if self.lease().standing() == Standing::Lost {
+                self.start_anew();
+            }
+            if let Err(error) = self.look(&mut watch, &mut alive).await {
+                warn!(%error, "the tables of the cluster could not be read");
+            }
+            let pause = if watch.overdue() { self.period() / 4 } else { self.period() };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.news.wake.notified() => {}
+            }
+        }
+    }
+
+    /// K4, M3: everything stops, and the next lease is another one.
+    fn start_anew(&self) {
+        warn!(node = self.options.name, "the lease is lost: everything hosted here stops, and starts anew");
+        metrics::counter!("agentchat_leases_lost_total").increment(1);
+        self.held().drop_all();
+        self.hosts.abandon();
+        self.missing.store(usize::MAX, Ordering::Release);
+        let number = self.leases.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut lease = fresh_lease(&self.options, number as u16);
+        if self.draining.load(Ordering::Acquire) {
+            lease.drain();
+        }
+        *self.lease() = lease;
+        self.renewed.notify_one();
+    }
+
+    async fn look(&self, watch: &mut Watch, alive: &mut Vec<NodeId>) -> Result<(), StoreError> {
+        let rows = ask(self.table.shards()).await?;
+        let asked_at = self.held().now_ms(); // M1
+        let nodes = ask(self.table.nodes()).await?;
+        watch.saw(asked_at, self.held().now_ms(), &nodes);
+        self.bury(watch).await;
+        self.fabric.know(&nodes);
+        let present: Vec<NodeId> = nodes.iter().map(|row| NodeId::of(row.incarnation)).collect();
+        for gone in alive.iter().filter(|id| !present.contains(id) && **id != self.options.id) {
+            self.hosts.gone(*gone);
+        }
+        *alive = present;
+        let foreign = plan::routes(&nodes, &rows).into_iter().filter(|(shard, _)| self.held().epoch(*shard) == 0);
+        let learned = self.news.routes.learn(foreign.collect::<Vec<_>>());
+        if self.news.moved.swap(false, Ordering::AcqRel) || learned {
+            self.hosts.moved();
+        }
+        self.greet();
+        let me = self.me();
+        let plan = plan(&me, self.options.shards, &nodes, &rows, |shard| self.hosts.hosted(shard));
+        if self.held().leased() {
+            self.missing.store(plan.take.len(), Ordering::Release);
+            self.carry_out(&me, plan).await;
+        }
+        metrics::gauge!("agentchat_shards_owned").set(self.hosted_here() as f64);
+        Ok(())
+    }
+
+    fn me(&self) -> Owner {
+        let number = self.leases.load(Ordering::Relaxed) as u16;
+        Owner { name: self.options.name.clone(), incarnation: self.options.id.incarnation(number) }
+    }
+
+    fn hosted_here(&self) -> usize {
+        (0..self.options.shards).filter(|shard| self.hosts.hosted(ShardId(*shard)).is_some()).count()
+    }
+
+    /// Removes leases that did not change for a whole term (K2).
+    async fn bury(&self, watch: &Watch) {
+        for row in watch.silent().filter(|row| NodeId::of(row.incarnation) != self.options.id) {
+            match ask(self.table.change_node(&row.name, Some(row), None)).await {
+                Ok(true) => {
+                    warn!(node = row.name, "a node was silent for a whole term: its lease is removed");
+                    metrics::counter!("agentchat_leases_removed_total").increment(1);
+                    self.news.wake();
+                    self.fabric.nudge();
+                }
+                Ok(false) => {} // it moved, or somebody else was faster
+                Err(error) => warn!(node = row.name, %error, "a silent lease could not be removed for sure"),
+            }
+        }
+    }
+
+    /// Tells new peers what is held here.
+    fn greet(&self) {
+        let met = std::mem::take(&mut *self.news.met.lock().unwrap_or_else(PoisonError::into_inner));
+        if met.is_empty() {
+            return;
+        }
+        let routes = (0..self.options.shards).map(ShardId).filter_map(|shard| {
+            self.hosts.hosted(shard).map(|epoch| (shard, Route { epoch, owner: Some(self.options.id) }))
+        });
+        self.fabric.announce(routes.collect());
+    }
+
+    /// Gives up all shards and the lease: what a node does before it ends.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.lease().drain();
+        self.renewed.notify_one();
+        let rest = async {
+            while self.hosted_here() > 0 && self.held().leased() {
+                self.news.wake();
+                tokio::time::sleep(self.period() / 10).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, rest).await.is_err() {
+            warn!(left = self.hosted_here(), "some shards are left to the end of the lease");
+            return;
+        }
+        self.stopped.store(true, Ordering::Release);
+        let row = self.lease().row().cloned();
+        self.held().drop_all();
+        if let Some(row) = row {
+            let left = ask(self.table.change_node(&self.options.name, Some(&row), None)).await;
+            if !matches!(left, Ok(true)) {
+                warn!("the lease is left to its end");
+            }
+        }
+        self.fabric.nudge();
+    }
+}
+
+fn fresh_lease(options: &MemberOptions, number: u16) -> OwnLease {
+    let row = NodeRow {
+        name: options.name.clone(),
+        incarnation: options.id.incarnation(number),
+        version: 0,
+        address: options.address.clone(),
+        draining: false,
+    };
+    OwnLease::new(row, options.terms)
+}
+
+/// A question that does not wait for ever; a late answer is an open outcome.
+async fn ask<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(QUESTION, question).await.unwrap_or(Err(StoreError::Timeout))
+}
