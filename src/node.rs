@@ -2,7 +2,8 @@
 //!
 //! N1  The address is bound before the store is opened, so that two nodes never fight over a directory they cannot serve.
 //! N2  A drain refuses new connections first, lets requests finish, closes sockets, stops the shards, and closes the
-//!     store last: what was acknowledged is on disk before the process ends.
+//!     store last: what was acknowledged is on disk before the process ends. In a cluster shards are handed over
+//!     meanwhile, and the lease goes when no request needs the other nodes any more.
 
 use std::io;
 use std::path::PathBuf;
@@ -94,13 +95,19 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     }
     // Nobody listens any more if the watch is closed, and that is fine.
     let _ = shutdown.send(true);
-    if let Err(error) = served.await {
+    let handed_over = async {
+        if let Some(membership) = &app.membership {
+            membership.member.hand_over().await;
+        }
+    };
+    let (served, ()) = tokio::join!(served, handed_over);
+    if let Err(error) = served {
         tracing::error!(%error, "the listener ended early");
     }
     app.sockets.drained(SOCKETS_DRAIN).await;
     housekeeping.abort();
     if let Some(membership) = &app.membership {
-        membership.member.drain().await;
+        membership.member.leave().await;
     }
     app.domain.stop().await;
     app.store().close().await.map_err(NodeError::Close)?;

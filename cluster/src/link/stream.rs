@@ -25,6 +25,8 @@ use super::session::Introduced;
 use super::{Links, Payload, VERSION};
 use crate::routes::NodeId;
 
+/// A peer looks for a process that was here before: it learns better from the tables.
+const STALE: &str = "it looks for an earlier process of this node";
 const GREETING: &[u8; 14] = b"AGENTCHAT-LINK";
 const GREETING_DEADLINE: Duration = Duration::from_secs(2);
 const PROOF_DEADLINE: Duration = Duration::from_secs(3);
@@ -171,6 +173,10 @@ pub(super) async fn accept<M: Payload>(links: Arc<Links<M>>, listener: TcpListen
             };
             drop(place);
             if let Err(reason) = outcome {
+                if reason.starts_with(STALE) {
+                    debug!(%from, %reason, "a connection to the cluster port was refused");
+                    return;
+                }
                 metrics::counter!("agentchat_link_strangers_total").increment(1);
                 warn!(%from, %reason, "a connection to the cluster port was refused");
             }
@@ -199,7 +205,7 @@ async fn welcome<M: Payload>(links: &Links<M>, stream: TcpStream) -> Result<(Gre
     writer.flush().await.map_err(|e| e.to_string())?;
     let (id, to, name) = met?;
     if to != links.options.id {
-        return Err(format!("{name} looks for another node than this"));
+        return Err(format!("{STALE}: {name}"));
     }
     let label = links.sessions.label();
     Ok((Greeted { reader, writer, label: label.clone() }, Introduced { id, name, label, kill }))

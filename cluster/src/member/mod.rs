@@ -374,8 +374,8 @@ impl Member {
         self.fabric.announce(routes.collect());
     }
 
-    /// Gives up all shards and the lease: what a node does before it ends.
-    pub async fn drain(&self) {
+    /// Gives up all shards: what a node does first when it ends. Requests and sockets go on, with the new owners.
+    pub async fn hand_over(&self) {
         self.draining.store(true, Ordering::Release);
         self.lease().drain();
         self.renewed.notify_one();
@@ -387,18 +387,21 @@ impl Member {
         };
         if tokio::time::timeout(DRAIN, rest).await.is_err() {
             warn!(left = self.hosted_here(), "some shards are left to the end of the lease");
-            return;
         }
+    }
+
+    /// Gives up the lease, if nothing is held under it: what a node does last.
+    pub async fn leave(&self) {
         self.stopped.store(true, Ordering::Release);
-        let row = self.lease().row().cloned();
+        let (row, empty) = (self.lease().row().cloned(), self.hosted_here() == 0);
         self.held().drop_all();
-        if let Some(row) = row {
+        if let Some(row) = row.filter(|_| empty) {
             let left = ask(self.table.change_node(&self.options.name, Some(&row), None)).await;
             if !matches!(left, Ok(true)) {
                 warn!("the lease is left to its end");
             }
+            self.fabric.nudge();
         }
-        self.fabric.nudge();
     }
 }
 

@@ -1,0 +1,174 @@
+//! What histories must show, whatever happened (contract §12).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use crate::Failure;
+use crate::agents::World;
+use crate::history::{Records, Seen};
+
+/// How much was checked.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Messages in all logs.
+    pub messages: usize,
+    /// Logs.
+    pub conversations: usize,
+    /// Deliveries to recipients.
+    pub deliveries: usize,
+}
+
+/// Reads all logs and holds the histories against them. Violations go to the history.
+pub async fn check(world: &World) -> Result<Checked, Failure> {
+    let mut readers: HashMap<String, HashSet<usize>> = HashMap::new();
+    {
+        let records = world.history.records();
+        for sent in &records.sends {
+            if let Some(Ok((conversation, ..))) = &sent.outcome {
+                readers.entry(conversation.clone()).or_default().extend(sent.to.into_iter().chain([sent.agent]));
+            }
+        }
+        for (agent, conversation) in records.seen.keys() {
+            readers.entry(conversation.clone()).or_default().insert(*agent);
+        }
+    }
+    for (n, agent) in world.agents.iter().enumerate() {
+        for group in &agent.groups {
+            readers.entry(group.clone()).or_default().insert(n);
+        }
+    }
+    let logs = futures_util::stream::iter(&readers).map(|(conversation, members)| async move {
+        let reader = members.iter().min().copied().unwrap_or(0);
+        world.log(reader, conversation).await.map(|log| (conversation.clone(), log))
+    });
+    let logs: Vec<_> = logs.buffer_unordered(16).collect().await;
+    let logs: BTreeMap<String, Vec<Value>> = logs.into_iter().collect::<Result<_, _>>()?;
+    let handles: Vec<String> = world.agents.iter().map(|agent| agent.handle.clone()).collect();
+    let (violations, checked) = judge(&world.history.records(), &logs, &readers, &handles);
+    violations.into_iter().for_each(|what| world.history.violate(what));
+    Ok(checked)
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap_or_default().to_owned()
+}
+
+/// The judgement itself: histories and logs in, violations out.
+fn judge(
+    records: &Records,
+    logs: &BTreeMap<String, Vec<Value>>,
+    readers: &HashMap<String, HashSet<usize>>,
+    handles: &[String],
+) -> (Vec<String>, Checked) {
+    let (mut wrong, mut checked) = (Vec::new(), Checked::default());
+    let mut places: HashMap<(String, String), (String, u64, String)> = HashMap::new();
+    for (conversation, log) in logs {
+        checked.conversations += 1;
+        checked.messages += log.len();
+        for (n, row) in log.iter().enumerate() {
+            let seq = row["seq"].as_u64().unwrap_or(0);
+            if seq != n as u64 + 1 {
+                wrong.push(format!("S1: {conversation} has seq {seq} in place {}", n + 1));
+                break;
+            }
+            if row["type"] != "text" {
+                continue;
+            }
+            let key = (text(row, "sender"), text(row, "client_msg_id"));
+            let place = (conversation.clone(), seq, text(row, "id"));
+            if let Some(other) = places.insert(key, place.clone()) {
+                wrong.push(format!("S5: one send is in the log twice: {other:?} and {place:?}"));
+            }
+        }
+    }
+    for sent in &records.sends {
+        let stored = places.get(&(handles[sent.agent].clone(), sent.key.clone()));
+        match (&sent.outcome, stored) {
+            (Some(Ok(place)), Some(stored)) if place == stored => {}
+            (Some(Ok(place)), stored) => {
+                wrong.push(format!("S6: {} was acknowledged as {place:?}, the log has {stored:?}", sent.key));
+            }
+            (None, _) => wrong.push(format!("S15: {} was never answered", sent.key)),
+            (Some(Err(_)), _) => {} // noted when it happened
+        }
+    }
+    for (conversation, members) in readers {
+        let Some(log) = logs.get(conversation) else { continue };
+        // Both of a direct conversation, whoever was heard of it, and all of a group.
+        for agent in members {
+            let theirs = log.iter().filter(|row| row["type"] == "text" && row["sender"] != handles[*agent].as_str());
+            let expected: Vec<u64> = theirs.filter_map(|row| row["seq"].as_u64()).collect();
+            let seen = records.seen.get(&(*agent, conversation.clone())).map_or(&[][..], Vec::as_slice);
+            checked.deliveries += expected.len();
+            if let Some(what) = compare(&expected, seen) {
+                wrong.push(format!("S2: {} in {conversation}: {what}", handles[*agent]));
+            }
+        }
+    }
+    (wrong, checked)
+}
+
+/// First arrivals have to be the log of the others, in order and without gaps.
+fn compare(expected: &[u64], seen: &[Seen]) -> Option<String> {
+    let mut known = HashSet::new();
+    let first: Vec<u64> = seen.iter().map(|seen| seen.seq).filter(|seq| known.insert(*seq)).collect();
+    if first == expected {
+        return None;
+    }
+    let at = first.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(first.len().min(expected.len()));
+    Some(format!(
+        "arrival {at} was {:?} and should have been {:?} ({} of {} arrived)",
+        first.get(at),
+        expected.get(at),
+        first.len(),
+        expected.len()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::history::Sent;
+
+    fn seen(seqs: &[u64]) -> Vec<Seen> {
+        seqs.iter().map(|seq| Seen { seq: *seq, id: String::new() }).collect()
+    }
+
+    #[test]
+    fn repeats_are_fine_and_gaps_and_swaps_are_not() {
+        assert_eq!(compare(&[1, 3, 4], &seen(&[1, 3, 1, 3, 4])), None);
+        assert!(compare(&[1, 3, 4], &seen(&[1, 4, 3])).is_some(), "swapped");
+        assert!(compare(&[1, 3, 4], &seen(&[1, 4])).is_some(), "a gap");
+        assert!(compare(&[1, 3, 4], &seen(&[1, 3])).is_some(), "incomplete");
+        assert!(compare(&[1], &seen(&[1, 2])).is_some(), "from nowhere");
+    }
+
+    #[test]
+    fn every_kind_of_wrong_is_seen() {
+        let row = |seq: u64, key: &str| json!({"seq": seq, "id": format!("m{seq}"), "sender": "a", "client_msg_id": key, "type": "text"});
+        let sent = |key: &str, seq: u64| Sent {
+            agent: 0,
+            to: Some(1),
+            key: key.into(),
+            since: std::time::Instant::now(),
+            took: None,
+            outcome: Some(Ok(("c".into(), seq, format!("m{seq}")))),
+            attempts: 1,
+        };
+        let check = |log: Vec<Value>, sends: Vec<Sent>, arrived: &[u64]| {
+            let records = Records { sends, seen: [((1, "c".to_owned()), seen(arrived))].into(), ..Records::default() };
+            let readers = [("c".to_owned(), [0, 1].into())].into();
+            judge(&records, &[("c".to_owned(), log)].into(), &readers, &["a".into(), "b".into()]).0
+        };
+        assert!(check(vec![row(1, "x"), row(2, "y")], vec![sent("x", 1), sent("y", 2)], &[1, 2]).is_empty());
+        assert!(check(vec![row(1, "x")], vec![sent("x", 1), sent("y", 2)], &[1])[0].starts_with("S6"), "lost");
+        assert!(check(vec![row(1, "x"), row(2, "x")], vec![sent("x", 1)], &[1, 2])[0].starts_with("S5"), "twice");
+        assert!(check(vec![row(1, "x"), row(3, "y")], vec![], &[1, 3])[0].starts_with("S1"), "a hole");
+        let two = check(vec![row(1, "x")], vec![sent("x", 1), sent("y", 1)], &[1]);
+        assert!(two[0].starts_with("S6"), "one place, two sends");
+    }
+}

@@ -1,0 +1,52 @@
+//! What a run amounts to, for people and for the record.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::checker::Checked;
+use crate::faults::Struck;
+use crate::history::{Records, Sent};
+
+/// A send counts for a fault if it was under way between its beginning and so long after it was mended.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// Prints the figures; `true` without violations.
+pub fn print(
+    seed: u64,
+    started: Instant,
+    calm_before: Duration,
+    struck: &[Struck],
+    records: &Records,
+    checked: &Checked,
+) -> bool {
+    let answered = || records.sends.iter().filter_map(|sent| sent.took.map(|took| (sent, took)));
+    let calm: Vec<Duration> =
+        answered().filter(|(sent, took)| sent.since + *took < started + calm_before).map(|(_, took)| took).collect();
+    let worst = |since: Instant, until: Instant| {
+        let touched = |sent: &Sent, took: Duration| sent.since < until + AFTERMATH && sent.since + took > since;
+        answered().filter(|(sent, took)| touched(sent, *took)).map(|(_, took)| took).max().unwrap_or_default()
+    };
+    let mut kinds: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for fault in struck {
+        kinds.entry(fault.fault.name()).or_default().push(worst(fault.since, fault.until));
+    }
+    let attempts: u64 = records.sends.iter().map(|sent| u64::from(sent.attempts)).sum();
+    println!("\nseed {seed}: {} faults in {:.0} s", struck.len(), started.elapsed().as_secs_f64());
+    println!(
+        "  sends        {} in {attempts} requests, {} messages in {} logs",
+        records.sends.len(),
+        checked.messages,
+        checked.conversations
+    );
+    println!(
+        "  deliveries   {} due, {} arrived with repeats, over {} sockets",
+        checked.deliveries, records.arrivals, records.sockets
+    );
+    println!("  longest send without faults: {:.2} s", calm.iter().max().map_or(0.0, Duration::as_secs_f64));
+    for (kind, worst) in kinds {
+        let longest = worst.iter().max().map_or(0.0, Duration::as_secs_f64);
+        println!("  {kind:<22} {:>3} times, longest send {longest:>5.2} s", worst.len());
+    }
+    println!("  violations   {}", records.violations.len());
+    records.violations.is_empty()
+}
