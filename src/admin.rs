@@ -54,6 +54,16 @@ pub enum AdminCommand {
     ReleaseEmail { email: String },
     /// List reports, by reporter
     Reports,
+    /// Show the cluster: nodes with their shards, epochs and links
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every shard: epoch, owner, from which epoch on its log is kept
+    Shards,
+    /// Hand the shards of the node over to the others; it serves on as a gateway until it is stopped
+    Drain,
 }
 
 /// Pauses by name.
@@ -93,6 +103,10 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminErro
             return node.provision(count, &prefix, start, out).await;
         }
         AdminCommand::Reports => return node.reports().await,
+        AdminCommand::Status { json: false } => return node.status().await,
+        AdminCommand::Shards => return node.shards().await,
+        AdminCommand::Status { json: true } => (Method::GET, "cluster".to_owned(), Value::Null),
+        AdminCommand::Drain => (Method::POST, "cluster/drain".to_owned(), Value::Null),
         AdminCommand::Show { handle } => (Method::GET, format!("agents/{handle}"), Value::Null),
         AdminCommand::Suspend { handle } => (Method::POST, format!("agents/{handle}/suspend"), Value::Null),
         AdminCommand::Unsuspend { handle } => (Method::POST, format!("agents/{handle}/unsuspend"), Value::Null),
@@ -153,6 +167,39 @@ impl Node {
         }
         sink.flush()?;
         progress.finish();
+        Ok(())
+    }
+
+    /// A line per node.
+    async fn status(&self) -> Result<(), AdminError> {
+        let status: Value = self.call(Method::GET, "cluster", Value::Null).await?.json().await?;
+        if status["store"] == "embedded" {
+            println!("one node on the embedded store");
+            return Ok(());
+        }
+        println!("{:<20} {:<22} {:>6} {:>6} {:>7}  state", "node", "address", "shards", "epoch", "lag");
+        for node in status["nodes"].as_array().into_iter().flatten() {
+            let state = [("this", "this"), ("draining", "draining"), ("linked", "linked")];
+            let state: Vec<&str> = state.iter().filter(|(key, _)| node[*key] == true).map(|(_, name)| *name).collect();
+            let text = |key: &str| node[key].as_str().unwrap_or("-").to_owned();
+            let number = |key: &str| node[key].as_u64().map_or("-".to_owned(), |number| number.to_string());
+            let numbers = (number("shards"), number("highest_epoch"), number("lag"));
+            let (name, address, state) = (text("name"), text("address"), state.join(", "));
+            println!("{name:<20} {address:<22} {:>6} {:>6} {:>7}  {state}", numbers.0, numbers.1, numbers.2);
+        }
+        let shards = &status["shards"];
+        println!("{} shards, {} owned, {} free", shards["total"], shards["owned"], shards["free"]);
+        Ok(())
+    }
+
+    /// A line per shard.
+    async fn shards(&self) -> Result<(), AdminError> {
+        let answer: Value = self.call(Method::GET, "cluster/shards", Value::Null).await?.json().await?;
+        println!("{:>6} {:>8} {:>8}  owner", "shard", "epoch", "log from");
+        for row in answer["shards"].as_array().into_iter().flatten() {
+            let owner = row["owner"].as_str().unwrap_or("-");
+            println!("{:>6} {:>8} {:>8}  {owner}", row["shard"], row["epoch"], row["log_from"]);
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::kv::local::{Engine, Local};
 use crate::kv::{Direction, KvOp, KvStore, Pairs};
-use crate::ownership::{NodeRow, Ownership, ShardRow};
+use crate::ownership::{NodeRow, Ownership, ShardChange, ShardRow, group_of};
 use crate::store::{Done, StoreError};
 
 /// The store in memory.
@@ -175,15 +175,15 @@ impl Ownership for MemoryOwnership {
         Ok(self.tables().1.values().cloned().collect())
     }
 
-    async fn shard(&self, shard: u32) -> Result<Option<ShardRow>, StoreError> {
-        Ok(self.tables().1.get(&shard).cloned())
+    async fn group(&self, group: u32) -> Result<Vec<ShardRow>, StoreError> {
+        Ok(self.tables().1.values().filter(|row| group_of(row.shard) == group).cloned().collect())
     }
 
-    async fn change_shard(&self, before: Option<&ShardRow>, after: &ShardRow) -> Result<bool, StoreError> {
+    async fn change_shards(&self, changes: &[ShardChange]) -> Result<bool, StoreError> {
         let shards = &mut self.tables().1;
-        let as_seen = shards.get(&after.shard) == before;
+        let as_seen = changes.iter().all(|change| shards.get(&change.after.shard) == change.before.as_ref());
         if as_seen {
-            shards.insert(after.shard, after.clone());
+            shards.extend(changes.iter().map(|change| (change.after.shard, change.after.clone())));
         }
         Ok(as_seen)
     }

@@ -42,7 +42,7 @@ pub struct ShardRow {
     pub epoch: u64,
     /// `None` while nobody has it.
     pub owner: Option<Owner>,
-    /// Logs of epochs below are settled: a new owner starts from here.
+    /// Logs of epochs below need no settling: a new owner starts from here.
     pub recovered: u64,
 }
 
@@ -51,6 +51,23 @@ impl ShardRow {
     pub fn new(shard: u32) -> Self {
         Self { shard, epoch: 0, owner: None, recovered: 1 }
     }
+}
+
+/// A change of one shard's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardChange {
+    /// As it was seen; `None`: there was none.
+    pub before: Option<ShardRow>,
+    /// As it shall be.
+    pub after: ShardRow,
+}
+
+/// Shards of one group change together: a decision takes several round trips, whatever it is about.
+const GROUP: u32 = 32;
+
+/// The group of a shard.
+pub fn group_of(shard: u32) -> u32 {
+    shard / GROUP
 }
 
 /// The two tables.
@@ -73,14 +90,14 @@ pub trait Ownership: Send + Sync + 'static {
     /// All shards that anybody ever had, by number.
     async fn shards(&self) -> Result<Vec<ShardRow>, StoreError>;
 
-    /// One shard, as it is once everything under way has been decided.
-    async fn shard(&self, shard: u32) -> Result<Option<ShardRow>, StoreError>;
+    /// Shards of one group (see [`group_of`]), as they are once everything under way has been decided.
+    async fn group(&self, group: u32) -> Result<Vec<ShardRow>, StoreError>;
 
-    /// Replaces `before`, if there is one, by `after`; `false` when the row is not `before` (O1).
-    async fn change_shard(&self, before: Option<&ShardRow>, after: &ShardRow) -> Result<bool, StoreError>;
+    /// Makes all changes, which are of one group, or none: `false` when any row is not as it was seen (O1).
+    async fn change_shards(&self, changes: &[ShardChange]) -> Result<bool, StoreError>;
 
-    /// Writes again, under `epoch`, what owners of a shard since `from` may have left unfinished. A new owner calls it
-    /// before it reads anything.
+    /// Writes again what owners of a shard from epoch `from` up to `epoch` may have left unfinished. The owner of `epoch`
+    /// calls it before it reads anything; to do it twice changes nothing.
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError>;
 
     /// Forgets what was kept for settling an epoch.

@@ -5,6 +5,7 @@
 
 mod attachments;
 pub mod body;
+mod cluster;
 mod contacts;
 mod conversations;
 mod directory;

@@ -44,10 +44,11 @@ pub fn routes() -> Router<App> {
         .route("/operator/agents/{handle}/system", post(make_system).delete(make_ordinary))
         .route("/operator/emails/{email}", delete(release_email))
         .route("/operator/reports", get(reports))
+        .merge(super::cluster::routes())
 }
 
 /// A request that carries the operator's token (P1).
-struct Operator;
+pub struct Operator;
 
 impl FromRequestParts<App> for Operator {
     type Rejection = ApiError;

@@ -286,3 +286,80 @@ pub struct Reports {
     #[schema(required = true)]
     next_cursor: Option<String>,
 }
+
+/// A cluster as its tables have it.
+#[derive(ToSchema)]
+pub struct Cluster {
+    /// `embedded` or `cql`.
+    store: String,
+    nodes: Vec<ClusterNode>,
+    #[schema(required = true)]
+    shards: Option<Shares>,
+    #[schema(required = true)]
+    ready: Option<Readiness>,
+}
+
+/// One node.
+#[derive(ToSchema)]
+pub struct ClusterNode {
+    name: String,
+    address: String,
+    /// The one that answers.
+    this: bool,
+    draining: bool,
+    /// Of its lease, hexadecimal.
+    incarnation: String,
+    /// Of its lease so far.
+    renewals: u64,
+    /// That it owns.
+    shards: u64,
+    #[schema(required = true)]
+    highest_epoch: Option<u64>,
+    linked: bool,
+    /// Messages that wait for its link.
+    #[schema(required = true)]
+    lag: Option<u64>,
+}
+
+/// Shards in numbers.
+#[derive(ToSchema)]
+pub struct Shares {
+    total: u64,
+    owned: u64,
+    free: u64,
+}
+
+/// Whether the node that answers can serve.
+#[derive(ToSchema)]
+pub struct Readiness {
+    this: bool,
+    #[schema(required = true)]
+    reason: Option<String>,
+}
+
+/// All shards.
+#[derive(ToSchema)]
+pub struct Shards {
+    shards: Vec<Shard>,
+}
+
+/// One shard.
+#[derive(ToSchema)]
+pub struct Shard {
+    shard: u64,
+    epoch: u64,
+    /// Name of its node.
+    #[schema(required = true)]
+    owner: Option<String>,
+    /// Its log is kept from this epoch on.
+    log_from: u64,
+    /// As the node that answers routes.
+    route_epoch: u64,
+}
+
+/// A node that was drained.
+#[derive(ToSchema)]
+pub struct Drained {
+    /// 0 when all are handed over.
+    shards_left: u64,
+}

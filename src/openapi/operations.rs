@@ -316,6 +316,11 @@ fn operator() -> Vec<Op> {
             .query("after", text(), "`next_cursor` of the page before")
             .limit("Most rows; 100 if left out, at most 1,000")
             .answers::<Reports>(200),
+        op(Get, "/operator/cluster", "getCluster", "Nodes with their shards, epochs and links").answers::<Cluster>(200),
+        op(Get, "/operator/cluster/shards", "listShards", "Every shard: epoch, owner, log; 404 on the embedded store")
+            .answers::<Shards>(200),
+        op(Post, "/operator/cluster/drain", "drainNode", "Hand this node's shards over; 404 on the embedded store")
+            .answers::<Drained>(200),
     ]
 }
 

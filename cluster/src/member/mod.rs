@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use schema::ownership::{NodeRow, Owner, Ownership};
 use schema::store::StoreError;
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::plan::plan;
 use crate::held::Held;
@@ -230,6 +230,16 @@ impl Member {
         }
     }
 
+    /// Shards of the deployment.
+    pub fn shards(&self) -> u32 {
+        self.options.shards
+    }
+
+    /// The lease is one of this process.
+    pub fn is_me(&self, node: &NodeRow) -> bool {
+        NodeId::of(node.incarnation) == self.options.id
+    }
+
     /// Keeps the own lease.
     async fn renew(self: Arc<Self>) {
         while !self.stopped.load(Ordering::Acquire) {
@@ -295,8 +305,12 @@ impl Member {
 
     /// K4, M3: everything stops, and the next lease is another one.
     fn start_anew(&self) {
-        warn!(node = self.options.name, "the lease is lost: everything hosted here stops, and starts anew");
-        metrics::counter!("agentchat_leases_lost_total").increment(1);
+        if self.lease().row().is_some() {
+            warn!(node = self.options.name, "the lease is lost: everything hosted here stops, and starts anew");
+            metrics::counter!("agentchat_leases_lost_total").increment(1);
+        } else {
+            debug!(node = self.options.name, "another process has this name, or had it: waiting for its lease to end");
+        }
         self.held().drop_all();
         self.hosts.abandon();
         self.missing.store(usize::MAX, Ordering::Release);
@@ -342,7 +356,8 @@ impl Member {
         Owner { name: self.options.name.clone(), incarnation: self.options.id.incarnation(number) }
     }
 
-    fn hosted_here(&self) -> usize {
+    /// How many shards are hosted here.
+    pub fn hosted_here(&self) -> usize {
         (0..self.options.shards).filter(|shard| self.hosts.hosted(ShardId(*shard)).is_some()).count()
     }
 

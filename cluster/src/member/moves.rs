@@ -1,12 +1,13 @@
-//! Shards that come and go.
+//! Shards that come and go, a group at a time: a decision of the tables takes several round trips, whatever it is about.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream;
-use schema::ownership::{Owner, ShardRow};
+use futures_util::{Stream, StreamExt};
+use schema::ownership::{Owner, ShardChange, ShardRow, group_of};
 use tracing::{info, warn};
 
 use super::plan::Plan;
@@ -14,10 +15,30 @@ use super::{Member, ask};
 use crate::routes::Route;
 use crate::shard::ShardId;
 
-/// Shards that are taken or given up at a time.
-const AT_ONCE: usize = 32;
+/// Groups whose shards are taken or given up at a time.
+const GROUPS_AT_ONCE: usize = 8;
+/// Logs that are forgotten at a time.
+const FORGET_AT_ONCE: usize = 32;
+/// Epochs that a new owner may have to settle before that is noted in the table.
+const SETTLED_LATER: u64 = 8;
 /// Pause before a shard's log is tried again.
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
+/// What came of the moves of one group.
+#[derive(Default)]
+struct Moved {
+    routes: Vec<(ShardId, Route)>,
+    /// Rows as they are now, and from which epoch on logs were kept before.
+    rows: Vec<(ShardRow, u64)>,
+}
+
+fn grouped(changes: impl IntoIterator<Item = ShardChange>) -> Vec<Vec<ShardChange>> {
+    let mut groups: BTreeMap<u32, Vec<ShardChange>> = BTreeMap::new();
+    for change in changes {
+        groups.entry(group_of(change.after.shard)).or_default().push(change);
+    }
+    groups.into_values().collect()
+}
 
 impl Member {
     pub(super) async fn carry_out(&self, me: &Owner, plan: Plan) {
@@ -25,95 +46,123 @@ impl Member {
             return;
         }
         info!(take = plan.take.len(), release = plan.release.len(), "shards move");
+        // Its own log is read again by the next owner, should something have been under way; earlier ones were settled.
+        let given_up = |row: ShardRow| {
+            let after = ShardRow { owner: None, recovered: row.epoch, ..row.clone() };
+            ShardChange { before: Some(row), after }
+        };
+        let releases = grouped(plan.release.into_iter().map(given_up));
         let mut released =
-            stream::iter(plan.release.into_iter().map(|row| self.release(row))).buffer_unordered(AT_ONCE);
-        self.tell_in_chunks(&mut released, true).await;
-        drop(released);
-        let rows = Mutex::new(Vec::new());
-        let mut taken = stream::iter(plan.take.into_iter().map(|(shard, row)| self.take(me, shard, row, &rows)))
-            .buffer_unordered(AT_ONCE);
-        self.tell_in_chunks(&mut taken, false).await;
-        drop(taken);
-        let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-        stream::iter(rows).for_each_concurrent(AT_ONCE, |row| self.note_recovered(row)).await;
+            stream::iter(releases.into_iter().map(|group| self.release(group))).buffer_unordered(GROUPS_AT_ONCE);
+        let released = self.tell(&mut released).await;
+        let taken = |(shard, row): (ShardId, Option<ShardRow>)| {
+            let known = row.clone().unwrap_or(ShardRow::new(shard.0));
+            let after = ShardRow { epoch: known.epoch + 1, owner: Some(me.clone()), ..known };
+            ShardChange { before: row, after }
+        };
+        let takes = grouped(plan.take.into_iter().map(taken));
+        let mut taken = stream::iter(takes.into_iter().map(|group| self.take(group))).buffer_unordered(GROUPS_AT_ONCE);
+        let taken = self.tell(&mut taken).await;
+        let settled = stream::iter(released).map(|(row, from)| self.forget(row.shard, from..row.recovered)).boxed();
+        settled.for_each_concurrent(FORGET_AT_ONCE, |forgotten| forgotten).await;
+        self.note_settled(taken).await;
         self.news.wake(); // to see what is left to do
     }
 
-    /// Announces what comes of a stream of moves, some at a time.
-    async fn tell_in_chunks(
-        &self,
-        moves: &mut (impl stream::Stream<Item = Option<(ShardId, Route)>> + Unpin),
-        nudge: bool,
-    ) {
-        let mut chunks = moves.ready_chunks(AT_ONCE);
-        while let Some(chunk) = chunks.next().await {
-            let routes: Vec<(ShardId, Route)> = chunk.into_iter().flatten().collect();
-            if !routes.is_empty() {
-                self.news.routes.learn(routes.iter().copied());
-                self.fabric.announce(routes);
-                if nudge {
-                    self.fabric.nudge();
-                }
+    /// Announces what comes of moves; the rows that moved.
+    async fn tell(&self, moves: &mut (impl Stream<Item = Moved> + Unpin)) -> Vec<(ShardRow, u64)> {
+        let mut rows = Vec::new();
+        while let Some(moved) = moves.next().await {
+            if !moved.routes.is_empty() {
+                self.news.routes.learn(moved.routes.iter().copied());
+                self.fabric.announce(moved.routes);
+                self.fabric.nudge();
             }
+            rows.extend(moved.rows);
         }
+        rows
     }
 
-    async fn take(
-        &self,
-        me: &Owner,
-        shard: ShardId,
-        before: Option<ShardRow>,
-        taken: &Mutex<Vec<ShardRow>>,
-    ) -> Option<(ShardId, Route)> {
-        if !self.held().leased() {
-            return None;
+    /// Takes shards of one group, as many as still are as they were seen: all or none.
+    async fn take(&self, group: Vec<ShardChange>) -> Moved {
+        if !self.held().leased() || !self.change(&group).await {
+            return Moved::default();
         }
-        let known = before.clone().unwrap_or(ShardRow::new(shard.0));
-        let after = ShardRow { epoch: known.epoch + 1, owner: Some(me.clone()), ..known };
-        if !self.change(before.as_ref(), &after).await {
-            return None;
+        group.iter().for_each(|change| self.held().set(ShardId(change.after.shard), change.after.epoch));
+        let hosted = join_all(group.iter().map(|change| self.host(&change.after))).await;
+        let mut moved = Moved::default();
+        for change in group.into_iter().zip(hosted).filter(|(_, hosted)| *hosted).map(|(change, _)| change) {
+            let (row, owner) = (change.after, Some(self.options.id));
+            moved.routes.push((ShardId(row.shard), Route { epoch: row.epoch, owner }));
+            moved.rows.push((row.clone(), row.recovered));
         }
-        self.held().set(shard, after.epoch);
-        while let Err(error) = self.table.settle(shard.0, after.epoch, after.recovered).await {
-            warn!(shard = shard.0, %error, "the log of a shard could not be settled yet");
+        moved
+    }
+
+    /// Settles a shard's log and hosts the shard (M2); `false` when the lease ended before.
+    async fn host(&self, row: &ShardRow) -> bool {
+        while let Err(error) = self.table.settle(row.shard, row.epoch, row.recovered).await {
+            warn!(shard = row.shard, %error, "the log of a shard could not be settled yet");
             if !self.held().leased() {
-                return None;
+                return false;
             }
             tokio::time::sleep(SETTLE_AGAIN).await;
         }
-        self.hosts.start(shard, after.epoch).await;
+        self.hosts.start(ShardId(row.shard), row.epoch).await;
         self.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1)).ok();
-        let epoch = after.epoch;
-        taken.lock().unwrap_or_else(PoisonError::into_inner).push(after);
-        Some((shard, Route { epoch, owner: Some(self.options.id) }))
+        true
     }
 
-    /// The next owner needs to settle nothing from before this epoch.
-    async fn note_recovered(&self, taken: ShardRow) {
-        let recovered = ShardRow { recovered: taken.epoch, ..taken.clone() };
-        if self.change(Some(&taken), &recovered).await {
-            for epoch in taken.recovered..taken.epoch {
-                if let Err(error) = self.table.forget(taken.shard, epoch).await {
-                    warn!(shard = taken.shard, epoch, %error, "the log of a settled epoch stays for now");
+    /// Notes which logs the next owner need not settle. A shard that is given up says so by the way; this is for shards
+    /// whose owners died again and again.
+    async fn note_settled(&self, taken: Vec<(ShardRow, u64)>) {
+        let old = taken.into_iter().map(|(row, _)| row).filter(|row| row.epoch - row.recovered >= SETTLED_LATER);
+        let note = |row: ShardRow| {
+            let after = ShardRow { recovered: row.epoch, ..row.clone() };
+            ShardChange { before: Some(row), after }
+        };
+        for group in grouped(old.map(note)) {
+            if self.change(&group).await {
+                for ShardChange { before, after } in &group {
+                    let from = before.as_ref().map_or(1, |row| row.recovered);
+                    self.forget(after.shard, from..after.recovered).await;
                 }
             }
         }
     }
 
-    async fn release(&self, before: ShardRow) -> Option<(ShardId, Route)> {
-        let shard = ShardId(before.shard);
-        self.hosts.leave(shard).await;
-        self.held().set(shard, 0); // M2
-        let after = ShardRow { owner: None, ..before.clone() };
-        let given_up = self.change(Some(&before), &after).await;
-        given_up.then_some((shard, Route { epoch: before.epoch, owner: None }))
+    async fn forget(&self, shard: u32, epochs: std::ops::Range<u64>) {
+        for epoch in epochs {
+            if let Err(error) = self.table.forget(shard, epoch).await {
+                warn!(shard, epoch, %error, "the log of a settled epoch stays for now");
+            }
+        }
     }
 
-    /// Changes a shard's row; an open outcome is looked up.
-    async fn change(&self, before: Option<&ShardRow>, after: &ShardRow) -> bool {
-        match ask(self.table.change_shard(before, after)).await {
+    /// Gives shards of one group up, after they have come to rest.
+    async fn release(&self, group: Vec<ShardChange>) -> Moved {
+        join_all(group.iter().map(|change| self.hosts.leave(ShardId(change.after.shard)))).await;
+        group.iter().for_each(|change| self.held().set(ShardId(change.after.shard), 0)); // M2
+        if !self.change(&group).await {
+            return Moved::default();
+        }
+        let mut moved = Moved::default();
+        for ShardChange { before, after } in group {
+            moved.routes.push((ShardId(after.shard), Route { epoch: after.epoch, owner: None }));
+            moved.rows.push((after, before.map_or(1, |row| row.recovered)));
+        }
+        moved
+    }
+
+    /// Changes rows of one group; an open outcome is looked up.
+    async fn change(&self, group: &[ShardChange]) -> bool {
+        let Some(number) = group.first().map(|change| group_of(change.after.shard)) else { return false };
+        match ask(self.table.change_shards(group)).await {
             Ok(applied) => applied,
-            Err(_) => matches!(ask(self.table.shard(after.shard)).await, Ok(Some(row)) if row == *after),
+            Err(_) => match ask(self.table.group(number)).await {
+                Ok(rows) => group.iter().all(|change| rows.contains(&change.after)),
+                Err(_) => false,
+            },
         }
     }
 }

@@ -97,6 +97,8 @@ pub enum Failure {
 
 /// Everything has to be answered and delivered within this, once all is mended.
 const CALM: Duration = Duration::from_secs(90);
+/// Load without faults, to begin with.
+const WARM: Duration = Duration::from_secs(10);
 /// Pause between two faults.
 const BETWEEN: Duration = Duration::from_secs(3);
 
@@ -167,7 +169,7 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     println!("chaos: ring, servers and {} clients are there", world.agents.len());
     world.start(options.seed, Duration::from_millis(options.pace));
     let (started, mut struck, mut kinds) = (Instant::now(), Vec::new(), Vec::new());
-    tokio::time::sleep(BETWEEN).await;
+    tokio::time::sleep(WARM).await;
     let calm_before = started.elapsed();
     while started.elapsed().as_secs_f64() < options.minutes * 60.0 {
         if kinds.is_empty() {

@@ -159,8 +159,8 @@ impl CqlStore {
         let cql = Arc::new(Cql::prepare(session, &options.keyspace).await?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&cql), guard, shards).await?);
         let identity = Identity::new(Arc::clone(&cql), Arc::clone(&pipeline)).await?;
-        let nodes = ownership::Table::new(&cql, "nodes", "name").await?;
-        let shards = ownership::Table::new(&cql, "shards", "shard").await?;
+        let nodes = ownership::Table::new(&cql, "nodes", ["name"]).await?;
+        let shards = ownership::Table::new(&cql, "shards", ["grp", "shard"]).await?;
         Ok(Self::over(CqlBackend { cql, pipeline, identity, nodes, shards }))
     }
 }

@@ -1,15 +1,22 @@
 //! Leases and shards by lightweight transactions: a row is one value, compared as a whole.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use scylla::policies::retry::FallthroughRetryPolicy;
 use scylla::response::query_result::QueryRowsResult;
-use scylla::statement::Consistency;
+use scylla::serialize::SerializationError;
+use scylla::serialize::row::{RowSerializationContext, SerializeRow};
+use scylla::serialize::writers::RowWriter;
+use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
+use scylla::statement::{Consistency, SerialConsistency};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::session::{Cql, failed, misshapen};
+use super::session::{Cql, failed, misshapen, verdict};
 use super::{CqlStore, OpenError};
-use crate::ownership::{NodeRow, Ownership, ShardRow};
+use crate::ownership::{NodeRow, Ownership, ShardChange, ShardRow, group_of};
 use crate::store::{Fence, StoreError};
 
 /// Statements of one of the two tables.
@@ -22,17 +29,45 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) async fn new(cql: &Cql, name: &str, key: &str) -> Result<Self, OpenError> {
-        let mut one = cql.statement(&format!("SELECT row FROM {name} WHERE {key}=?")).await?;
+    /// The first of `keys` is the partition.
+    pub(super) async fn new<const N: usize>(cql: &Cql, name: &str, keys: [&str; N]) -> Result<Self, OpenError> {
+        let mut one = cql.statement(&format!("SELECT row FROM {name} WHERE {}=?", keys[0])).await?;
         // Sees a transaction that is under way, or ends it.
         one.set_consistency(Consistency::LocalSerial);
+        let names = keys.join(", ");
+        let (marks, whole) = (vec!["?"; keys.len()].join(", "), keys.map(|key| format!("{key}=?")).join(" AND "));
         Ok(Self {
             all: cql.statement(&format!("SELECT row FROM {name}")).await?,
             one,
-            first: cql.conditional(&format!("INSERT INTO {name} ({key}, row) VALUES (?, ?) IF NOT EXISTS")).await?,
-            next: cql.conditional(&format!("UPDATE {name} SET row=? WHERE {key}=? IF row=?")).await?,
-            remove: cql.conditional(&format!("DELETE FROM {name} WHERE {key}=? IF row=?")).await?,
+            first: cql
+                .conditional(&format!("INSERT INTO {name} ({names}, row) VALUES ({marks}, ?) IF NOT EXISTS"))
+                .await?,
+            next: cql.conditional(&format!("UPDATE {name} SET row=? WHERE {whole} IF row=?")).await?,
+            remove: cql.conditional(&format!("DELETE FROM {name} WHERE {whole} IF row=?")).await?,
         })
+    }
+}
+
+/// Values of one conditional statement of a batch.
+enum Change {
+    First((i32, i32, Vec<u8>)),
+    Next((Vec<u8>, i32, i32, Vec<u8>)),
+}
+
+impl SerializeRow for Change {
+    fn serialize(
+        &self,
+        context: &RowSerializationContext<'_>,
+        writer: &mut RowWriter<'_>,
+    ) -> Result<(), SerializationError> {
+        match self {
+            Self::First(values) => SerializeRow::serialize(values, context, writer),
+            Self::Next(values) => SerializeRow::serialize(values, context, writer),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        false
     }
 }
 
@@ -64,13 +99,14 @@ impl CqlStore {
         }
     }
 
-    async fn single<T: DeserializeOwned>(
+    /// Rows of one partition.
+    async fn some<T: DeserializeOwned>(
         &self,
-        table: &Table,
-        key: impl scylla::serialize::row::SerializeRow,
-    ) -> Result<Option<T>, StoreError> {
-        let answer = self.backend.cql.session.execute_unpaged(&table.one, key).await.map_err(|e| failed(&e))?;
-        Ok(decoded(&answer.into_rows_result().map_err(misshapen)?)?.pop())
+        one: &PreparedStatement,
+        key: impl SerializeRow,
+    ) -> Result<Vec<T>, StoreError> {
+        let answer = self.backend.cql.session.execute_unpaged(one, key).await.map_err(|e| failed(&e))?;
+        decoded(&answer.into_rows_result().map_err(misshapen)?)
     }
 }
 
@@ -83,7 +119,7 @@ impl Ownership for CqlStore {
     }
 
     async fn node(&self, name: &str) -> Result<Option<NodeRow>, StoreError> {
-        self.single(&self.backend.nodes, (name,)).await
+        Ok(self.some(&self.backend.nodes.one, (name,)).await?.pop())
     }
 
     async fn change_node(
@@ -107,17 +143,31 @@ impl Ownership for CqlStore {
         Ok(shards)
     }
 
-    async fn shard(&self, shard: u32) -> Result<Option<ShardRow>, StoreError> {
-        self.single(&self.backend.shards, (shard.cast_signed(),)).await
+    async fn group(&self, group: u32) -> Result<Vec<ShardRow>, StoreError> {
+        self.some(&self.backend.shards.one, (group.cast_signed(),)).await
     }
 
-    async fn change_shard(&self, before: Option<&ShardRow>, after: &ShardRow) -> Result<bool, StoreError> {
+    async fn change_shards(&self, changes: &[ShardChange]) -> Result<bool, StoreError> {
         let (cql, table) = (&self.backend.cql, &self.backend.shards);
-        let key = after.shard.cast_signed();
-        match before {
-            None => cql.decide(&table.first, (key, encoded(after)?)).await,
-            Some(before) => cql.decide(&table.next, (encoded(after)?, key, encoded(before)?)).await,
+        let mut batch = Batch::new(BatchType::Unlogged);
+        batch.set_is_idempotent(false);
+        batch.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
+        batch.set_serial_consistency(Some(SerialConsistency::LocalSerial));
+        let mut values = Vec::with_capacity(changes.len());
+        for ShardChange { before, after } in changes {
+            let (group, shard) = (group_of(after.shard).cast_signed(), after.shard.cast_signed());
+            match before {
+                None => {
+                    batch.append_statement(table.first.clone());
+                    values.push(Change::First((group, shard, encoded(after)?)));
+                }
+                Some(before) => {
+                    batch.append_statement(table.next.clone());
+                    values.push(Change::Next((encoded(after)?, group, shard, encoded(before)?)));
+                }
+            }
         }
+        verdict(cql.session.batch(&batch, values).await.map_err(|e| failed(&e))?)
     }
 
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError> {

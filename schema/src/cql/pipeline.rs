@@ -10,7 +10,8 @@
 //!     after the rows of the one before are written, and the last entry alone tells a new owner what may be unfinished.
 //! P2  Rows of an entry are written only after its log entry is durable and the epoch was then still ours. A new owner
 //!     takes a shard after that epoch has ended, so it reads every entry that anybody may have acted on, and writes its
-//!     rows again under its own epoch. An entry that it does not read never had rows.
+//!     rows again as they were: at the entry's own time, so that to do it twice, or late, changes nothing. An entry
+//!     that it does not read never had rows.
 //! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer.
 //! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours.
 
@@ -45,8 +46,6 @@ const REQUEST_BYTES: usize = 64 << 10;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
 /// Attempts of a write that no epoch protects.
 const ATTEMPTS: u32 = 4;
-/// Entries of earlier epochs that a new owner may have to settle; its own follow after.
-const SETTLING: u64 = 1 << 16;
 /// Numbers of one epoch.
 const NUMBERS: u64 = 1 << 32;
 
@@ -114,7 +113,7 @@ impl Pipeline {
         let put = "INSERT INTO shard_logs (shard, epoch, entry) VALUES (?, ?, ?) USING TIMESTAMP ?";
         let (put_entry, get_entry, drop_entry) = (
             cql.statement(put).await?,
-            cql.statement("SELECT entry FROM shard_logs WHERE shard=? AND epoch=?").await?,
+            cql.statement("SELECT entry, WRITETIME(entry) FROM shard_logs WHERE shard=? AND epoch=?").await?,
             cql.statement("DELETE FROM shard_logs WHERE shard=? AND epoch=?").await?,
         );
         Ok(Self { cql, guard, lanes, put_entry, get_entry, drop_entry, clock: AtomicI64::new(0) })
@@ -185,7 +184,7 @@ impl Pipeline {
             return Err(StoreError::Fenced);
         }
         if fence.epoch > lane.epoch {
-            (lane.epoch, lane.number) = (fence.epoch, SETTLING);
+            (lane.epoch, lane.number) = (fence.epoch, 0);
         }
         lane.number += 1;
         Ok(lane.number)
@@ -314,15 +313,14 @@ impl Pipeline {
         session.batch(&batch, values).await.map(drop).map_err(|e| failed(&e))
     }
 
-    /// Writes again, under `epoch`, what owners between `from` and `epoch` may have left unfinished (P2), and forgets
-    /// their logs. Called once by a new owner, before it reads anything.
+    /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a new
+    /// owner, before it reads anything.
     pub(super) async fn settle(&self, fence: Fence, from: u64) -> Result<(), StoreError> {
-        for (number, epoch) in (from.max(1)..fence.epoch).enumerate() {
-            let at = stamp(fence.epoch, (number as u64).min(SETTLING))?;
+        for epoch in from.max(1)..fence.epoch {
             let values = (fence.shard.cast_signed(), epoch.cast_signed());
             let answer = self.cql.session.execute_unpaged(&self.get_entry, values).await.map_err(|e| failed(&e))?;
             let rows = answer.into_rows_result().map_err(misshapen)?;
-            let Some((bytes,)) = rows.maybe_first_row::<(Vec<u8>,)>().map_err(misshapen)? else { continue };
+            let Some((bytes, at)) = rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(misshapen)? else { continue };
             let entry: Entry = rmp_serde::from_slice(&bytes)
                 .map_err(|e| StoreError::Corrupt(format!("log of shard {} epoch {epoch}: {e}", fence.shard)))?;
             self.until_done(fence, || self.write_rows(&entry.0, at)).await?;

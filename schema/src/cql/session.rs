@@ -13,6 +13,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::response::query_result::QueryResult;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 
@@ -195,12 +196,17 @@ impl Cql {
         values: impl scylla::serialize::row::SerializeRow,
     ) -> Result<bool, StoreError> {
         let answer = self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
-        let first = rows.maybe_first_row::<scylla::value::Row>().map_err(misshapen)?;
-        // Engines differ in what follows the verdict.
-        match first.as_ref().and_then(|row| row.columns.first()) {
-            Some(Some(scylla::value::CqlValue::Boolean(applied))) => Ok(*applied),
-            _ => Err(misshapen("a conditional statement without a verdict")),
-        }
+        verdict(answer)
+    }
+}
+
+/// Whether a conditional statement, or batch, was applied.
+pub(super) fn verdict(answer: QueryResult) -> Result<bool, StoreError> {
+    let rows = answer.into_rows_result().map_err(misshapen)?;
+    // Engines differ in what follows the verdict, and in how many rows a batch answers with.
+    let first = rows.rows::<scylla::value::Row>().map_err(misshapen)?.next();
+    match first.transpose().map_err(misshapen)?.as_ref().and_then(|row| row.columns.first()) {
+        Some(Some(scylla::value::CqlValue::Boolean(applied))) => Ok(*applied),
+        _ => Err(misshapen("a conditional statement without a verdict")),
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use schema::memory::MemoryOwnership;
-use schema::ownership::{NodeRow, Owner, Ownership, ShardRow};
+use schema::ownership::{NodeRow, Owner, Ownership, ShardChange, ShardRow};
 
 fn node(name: &str, version: u64) -> NodeRow {
     NodeRow { name: name.to_owned(), incarnation: 7, version, address: "127.0.0.1:1".to_owned(), draining: false }
@@ -30,22 +30,31 @@ pub(crate) async fn leases_and_shards_change_only_as_they_were_seen(store: &dyn 
     let names = ["a", "b", "c", "d"];
     let first = join_all(names.map(|name| {
         let to = taken(&fresh, name);
-        async move { store.change_shard(None, &to).await }
+        async move { store.change_shards(&[change(None, &to)]).await }
     }))
     .await;
     assert_eq!(first.iter().filter(|outcome| **outcome == Ok(true)).count(), 1, "O1: {first:?}");
-    let seen = store.shard(3).await.expect("reads").expect("taken");
+    let seen = store.group(0).await.expect("reads").pop().expect("taken");
     let next = join_all(names.map(|name| {
         let (seen, to) = (seen.clone(), taken(&seen, name));
-        async move { store.change_shard(Some(&seen), &to).await }
+        async move { store.change_shards(&[change(Some(&seen), &to)]).await }
     }))
     .await;
     assert_eq!(next.iter().filter(|outcome| **outcome == Ok(true)).count(), 1, "O1: {next:?}");
-    let last = store.shard(3).await.expect("reads").expect("taken");
+    let last = store.group(0).await.expect("reads").pop().expect("taken");
     assert_eq!(last.epoch, 2);
     let free = ShardRow { owner: None, recovered: 2, ..last.clone() };
-    assert_eq!(store.change_shard(Some(&last), &free).await, Ok(true));
-    assert_eq!((store.shards().await, store.shard(4).await), (Ok(vec![free]), Ok(None)));
+    let other = taken(&ShardRow::new(4), "a");
+    let both = [change(Some(&seen), &free), change(None, &other)];
+    assert_eq!(store.change_shards(&both).await, Ok(false), "O1: one of them is not as it was seen");
+    assert_eq!(store.shards().await, Ok(vec![last.clone()]), "all or none");
+    let both = [change(Some(&last), &free), change(None, &other)];
+    assert_eq!(store.change_shards(&both).await, Ok(true));
+    assert_eq!((store.shards().await, store.group(1).await), (Ok(vec![free, other]), Ok(vec![])));
+}
+
+fn change(before: Option<&ShardRow>, after: &ShardRow) -> ShardChange {
+    ShardChange { before: before.cloned(), after: after.clone() }
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! What operators see and do of a cluster: nodes, shards, links, drain.
+//!
+//! Answers are as of the tables, read now; `lag` is what waits here for a link.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cluster::routes::NodeId;
+use schema::ownership::{NodeRow, ShardRow};
+use serde_json::{Value, json};
+
+use super::operator::Operator;
+use crate::app::App;
+use crate::membership::Membership;
+use crate::wire::error::ApiError;
+
+/// `/operator/cluster…`.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/operator/cluster", get(status))
+        .route("/operator/cluster/shards", get(shards))
+        .route("/operator/cluster/drain", post(drain))
+}
+
+fn owns(node: &NodeRow, shard: &ShardRow) -> bool {
+    shard.owner.as_ref().is_some_and(|owner| owner.incarnation == node.incarnation)
+}
+
+/// Nodes with their shares and links; on the embedded store there is one node and no more to say.
+async fn status(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiError> {
+    let Some(Membership { member, table, links, .. }) = &app.membership else {
+        return Ok(Json(json!({"store": "embedded", "nodes": [], "shards": null, "ready": null})));
+    };
+    let (rows, nodes) = (table.shards().await?, table.nodes().await?);
+    let up = links.as_ref().map(|links| links.status()).unwrap_or_default();
+    let shown = nodes.iter().map(|node| {
+        let share: Vec<&ShardRow> = rows.iter().filter(|row| owns(node, row)).collect();
+        let this = member.is_me(node);
+        let link = up.iter().find(|(peer, ..)| *peer == NodeId::of(node.incarnation));
+        json!({
+            "name": node.name,
+            "address": node.address,
+            "this": this,
+            "draining": node.draining,
+            "incarnation": format!("{:016x}", node.incarnation),
+            "renewals": node.version,
+            "shards": share.len(),
+            "highest_epoch": share.iter().map(|row| row.epoch).max(),
+            "linked": this || link.is_some(),
+            "lag": link.map(|(_, _, waiting)| waiting),
+        })
+    });
+    let owned = rows.iter().filter(|row| nodes.iter().any(|node| owns(node, row))).count();
+    let total = member.shards();
+    let ready = member.ready();
+    Ok(Json(json!({
+        "store": "cql",
+        "nodes": shown.collect::<Vec<_>>(),
+        "shards": {"total": total, "owned": owned, "free": (total as usize).saturating_sub(owned)},
+        "ready": {"this": ready.is_ok(), "reason": ready.err()},
+    })))
+}
+
+/// Every shard that anybody ever had: epoch, owner, and from which epoch on its log is kept.
+async fn shards(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiError> {
+    let Some(Membership { table, routes, .. }) = &app.membership else { return Err(ApiError::NotFound) };
+    let (rows, nodes) = (table.shards().await?, table.nodes().await?);
+    let shown = rows.iter().map(|row| {
+        let owner = nodes.iter().find(|node| owns(node, row));
+        let route = routes.get(cluster::shard::ShardId(row.shard));
+        json!({
+            "shard": row.shard,
+            "epoch": row.epoch,
+            "owner": owner.map(|node| &node.name),
+            "log_from": row.recovered,
+            "route_epoch": route.epoch,
+        })
+    });
+    Ok(Json(json!({"shards": shown.collect::<Vec<_>>()})))
+}
+
+/// Hands this node's shards over; it goes on serving sockets and requests until it is stopped.
+async fn drain(State(app): State<App>, _: Operator) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let Some(Membership { member, .. }) = &app.membership else { return Err(ApiError::NotFound) };
+    tracing::info!("an operator drains this node");
+    member.hand_over().await;
+    Ok((StatusCode::OK, Json(json!({"shards_left": member.hosted_here()}))))
+}
