@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import Peer, Server, enrol
+from harness import Cluster, Peer, Server, enrol
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The shared server. Its orderly end, with exit code 0, is checked after the last test."""
-    running = Server(tmp_path_factory.mktemp("shared")).start()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Cluster]:
+    """The shared server, or the nodes of a cluster that share the keyspace which AGENTCHAT_E2E_STORE names. Their orderly
+    end, with exit code 0, is checked after the last test."""
+    store, directory = os.environ.get("AGENTCHAT_E2E_STORE"), tmp_path_factory.mktemp("shared")
+    running = Cluster(directory, store).start() if store else Server(directory).start()
     yield running
     running.stop()
 

@@ -64,6 +64,7 @@ class Server:
         self.data = directory / "data"
         self.log = directory / "server.log"
         self.wrapper: list[str] = []
+        self.more: dict[str, str] = {}
         self.base = f"http://127.0.0.1:{self.port}"
         self.ws_base = f"ws://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +83,7 @@ class Server:
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.wrapper, binary], env=inherited | settings, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
+                [*self.wrapper, binary], env=inherited | settings | self.more, stdout=log, stderr=subprocess.STDOUT, cwd=self.log.parent
             )
         try:
             until("the server is ready", READY_DEADLINE_S, self._ready)
@@ -161,6 +162,53 @@ class Server:
         return texts
 
 
+class Cluster:
+    """Nodes over one keyspace, one data directory and one outbox. Whoever asks for an address gets the next node's."""
+
+    def __init__(self, directory: Path, store: str, size: int = 3) -> None:
+        self.nodes: list[Server] = []
+        for number in range(size):
+            home = directory / f"node-{number}"
+            home.mkdir()
+            node = Server(home)
+            node.data = directory / "data"
+            node.more = {
+                "AGENTCHAT_STORE": store,
+                "AGENTCHAT_NODE": f"node-{number}",
+                "AGENTCHAT_CLUSTER_LISTEN": f"127.0.0.1:{free_port()}",
+                "AGENTCHAT_CLUSTER_COOKIE": "the-cookie-of-these-tests",
+            }
+            self.nodes.append(node)
+        self.data = directory / "data"
+        self._turn = itertools.cycle(self.nodes)
+
+    def start(self) -> Cluster:
+        for node in self.nodes:
+            node.start()
+        return self
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    @property
+    def base(self) -> str:
+        return next(self._turn).base
+
+    @property
+    def ws_base(self) -> str:
+        return next(self._turn).ws_base
+
+    def operate(self, *arguments: Any, **named: Any) -> httpx.Response:
+        return next(self._turn).operate(*arguments, **named)
+
+    def mailed_code(self, address: str, after: int = 0) -> str:
+        return self.nodes[0].mailed_code(address, after)
+
+    def mails(self, address: str) -> list[str]:
+        return self.nodes[0].mails(address)
+
+
 @dataclass
 class Peer:
     """A registered agent with its key and a plain HTTP client; errors are answers here, never exceptions."""
@@ -188,7 +236,7 @@ def fresh_handle(stem: str) -> str:
     return f"{stem}-{next(_numbers)}-{uuid.uuid4().hex[:6]}"
 
 
-def enrol(server: Server, stem: str = "peer") -> Peer:
+def enrol(server: Server | Cluster, stem: str = "peer") -> Peer:
     """Registers and verifies a new agent over plain HTTP."""
     handle = fresh_handle(stem)
     address = f"{handle}@example.com"

@@ -1,0 +1,180 @@
+"""What only several nodes can show: strangers on the cluster port, handover without reconnect, the death of a node."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import subprocess
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from harness import OPERATOR_TOKEN, Cluster, Peer, enrol, until
+
+VERSION = 1
+MOVED_DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path, server: Cluster) -> Iterator[Cluster]:
+    """Nodes for one test, over a keyspace of their own."""
+    store = os.environ["AGENTCHAT_E2E_STORE"].rsplit("/", 1)[0] + "/t" + uuid.uuid4().hex[:12]
+    subprocess.run([os.environ["AGENTCHAT_BIN"], "migrate", "--store", store, "--replication", "1"], check=True)
+    running = Cluster(tmp_path, store).start()
+    yield running
+    running.stop()
+
+
+def cluster_address(cluster: Cluster, number: int = 0) -> tuple[str, int]:
+    host, port = cluster.nodes[number].more["AGENTCHAT_CLUSTER_LISTEN"].split(":")
+    return host, int(port)
+
+
+def said_to(cluster: Cluster, what: bytes) -> bytes:
+    """What a node answers to a stranger's first bytes, until it closes the connection."""
+    with socket.create_connection(cluster_address(cluster), timeout=10) as stranger:
+        stranger.sendall(what)
+        answer = b""
+        try:
+            while piece := stranger.recv(4096):
+                answer += piece
+        except ConnectionResetError:
+            pass  # closed with bytes of ours unread
+        return answer
+
+
+def greeting(version: int = VERSION, to: int = 0, name: bytes = b"stranger") -> bytes:
+    return b"AGENTCHAT-LINK" + struct.pack(">HQQB", version, 4711, to, len(name)) + name
+
+
+def refusals(cluster: Cluster) -> list[str]:
+    return re.findall(r"a connection to the cluster port was refused.*", cluster.nodes[0].log.read_text())
+
+
+def socket_of(node: str, peer: Peer) -> ClientConnection:
+    headers = {"Authorization": f"Bearer {peer.api_key}", "X-AgentChat-Capabilities": "ack"}
+    return connect(node.replace("http", "ws") + "/v1/ws", additional_headers=headers, open_timeout=10)
+
+
+def next_message(open_socket: ClientConnection, timeout: float = MOVED_DEADLINE_S) -> dict[str, object]:
+    while True:
+        frame = json.loads(open_socket.recv(timeout=timeout))
+        if frame["type"] == "message.new":
+            open_socket.send(json.dumps({"type": "ack", "message_id": frame["payload"]["id"]}))
+            return frame["payload"]
+
+
+def text_of(message: dict[str, object]) -> str:
+    content = message["content"]
+    assert isinstance(content, dict)
+    return content["text"]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: cluster\r\n\r\n", "no node of a cluster"),
+        (os.urandom(4096), "no node of a cluster"),
+        (greeting(version=99), "speaks version 99"),
+        (b"AGENTCHAT-LINK", "did not greet in time"),
+    ],
+    ids=["http", "garbage", "version", "half"],
+)
+def test_a_stranger_is_refused_with_one_line_and_no_effect(server: Cluster, what: bytes, reason: str) -> None:
+    before = len(refusals(server))
+    said_to(server, what)
+    until("the refusal is in the log", 10, lambda: len(refusals(server)) > before)
+    new = refusals(server)[before:]
+    assert len(new) == 1 and reason in new[0], new
+    assert httpx.get(f"{server.nodes[0].base}/readyz").status_code == 200
+
+
+def test_a_greeting_is_not_enough(server: Cluster) -> None:
+    """Somebody who knows the protocol, and even the process, but not the cookie; then frames of any size."""
+    first = server.nodes[0]
+    status = httpx.get(f"{first.base}/operator/cluster", headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}).json()
+    here = next(int(node["incarnation"], 16) >> 16 for node in status["nodes"] if node["this"])
+    before = len(refusals(server))
+    # An empty name in ractor_cluster's handshake, a frame that claims to be enormous, and one that is no protobuf.
+    for after in (b"", struct.pack(">Q", 1 << 60) + b"x" * 64, struct.pack(">Q", 16) + b"\xff" * 16):
+        answer = said_to(server, greeting(to=here) + after)
+        assert answer.startswith(b"AGENTCHAT-LINK"), "it greets whoever greets"
+    until("three refusals are in the log", 15, lambda: len(refusals(server)) >= before + 3)
+    assert all("did not prove" in line for line in refusals(server)[before:])
+    nodes = httpx.get(f"{first.base}/operator/cluster", headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}).json()["nodes"]
+    assert len(nodes) == 3 and all(node["linked"] for node in nodes)
+
+
+def test_a_node_with_another_cookie_stays_outside(own_cluster: Cluster) -> None:
+    stranger = own_cluster.nodes[2]
+    stranger.stop()
+    stranger.more["AGENTCHAT_CLUSTER_COOKIE"] = "another-cookie-altogether"
+    stranger.start()
+    others = own_cluster.nodes[:2]
+    logs = lambda: "\n".join(node.log.read_text() for node in own_cluster.nodes)  # noqa: E731
+    until("the wrong cookie is named", MOVED_DEADLINE_S, lambda: "AGENTCHAT_CLUSTER_COOKIE" in logs())
+    status = others[0].operate("GET", "cluster").json()["nodes"]
+    linked = {node["name"]: node["linked"] for node in status}
+    assert linked == {"node-0": True, "node-1": True, "node-2": False}
+
+
+def test_sockets_stay_while_their_agents_move(own_cluster: Cluster) -> None:
+    first, second, third = own_cluster.nodes
+    alice, bob = enrol(own_cluster, "alice"), enrol(own_cluster, "bob")
+    opened = httpx.post(
+        f"{first.base}/v1/messages",
+        headers={"Authorization": f"Bearer {alice.api_key}"},
+        json={"to": bob.handle, "client_msg_id": "one", "content": {"text": "one"}},
+    )
+    assert opened.status_code == 201, opened.text
+    with socket_of(third.base, bob) as held:
+        assert text_of(next_message(held)) == "one"
+        bob.send(alice.handle, "back")
+        # Both other nodes go, one after the other: whoever owned bob, somebody else does now.
+        for node in (first, second):
+            node.stop()
+            shares = lambda: [n["shards"] for n in third.operate("GET", "cluster").json()["nodes"]]  # noqa: E731
+            sent = httpx.post(
+                f"{third.base}/v1/messages",
+                headers={"Authorization": f"Bearer {alice.api_key}"},
+                json={"to": bob.handle, "client_msg_id": f"after {node.port}", "content": {"text": f"after {node.port}"}},
+                timeout=20,
+            )
+            assert sent.status_code == 201, (sent.text, shares())
+            seen = [text_of(next_message(held))]
+            while seen[-1] != f"after {node.port}":
+                seen.append(text_of(next_message(held)))
+        assert third.operate("GET", "cluster").json()["shards"]["free"] == 0
+    first.start()
+    second.start()
+
+
+def test_a_killed_node_is_replaced_and_its_sockets_are_offline(own_cluster: Cluster) -> None:
+    first, second, third = own_cluster.nodes
+    alice, bob = enrol(own_cluster, "alice"), enrol(own_cluster, "bob")
+    alice.call("POST", "/v1/contacts", {"handle": bob.handle})
+    bob.call("POST", "/v1/contacts", {"handle": alice.handle})
+    key = {"Authorization": f"Bearer {alice.api_key}"}
+    held = socket_of(third.base, bob)
+    presence = lambda: httpx.get(f"{first.base}/v1/presence/{bob.handle}", headers=key, timeout=20).json()  # noqa: E731
+    until("bob is online", 10, lambda: presence().get("status") == "online")
+    third.kill()
+    until("bob is offline", MOVED_DEADLINE_S, lambda: presence().get("status") == "offline")
+    for node in (first, second):
+        until("no shard is left to the dead", MOVED_DEADLINE_S, lambda: node.operate("GET", "cluster").json()["shards"]["free"] == 0)
+        sent = httpx.post(
+            f"{node.base}/v1/messages",
+            headers=key,
+            json={"to": bob.handle, "client_msg_id": f"from {node.port}", "content": {"text": "?"}},
+            timeout=20,
+        )
+        assert sent.status_code in (201, 403), sent.text
+    held.close()
+    third.start()
