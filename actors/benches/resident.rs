@@ -10,6 +10,7 @@ use actors::shard::{Outbox, Shard, ShardEvent};
 use cluster::routes::NodeId;
 use schema::ids::{AgentId, Key, KeyHash};
 use schema::rows::{AgentRow, ContactRow, Timestamp};
+use schema::store::Fence;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -44,7 +45,7 @@ fn resident_bytes() -> u64 {
 }
 
 fn measure(count: u64, contacts: u64) -> u64 {
-    let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(Limits::default())).collect();
+    let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(Limits::default(), Fence::default())).collect();
     let before = resident_bytes();
     for n in 0..count {
         let shard = &mut shards[(n % SHARDS) as usize];

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   renew    every ttl / 6: own row by compare-and-set                       → held.lease
-//!   tend     every ttl / 6, or when nudged: shards, then leases              → routes, links
+//!   tend     every ttl / 6: leases; when one changed, or when nudged: shards, then leases   → routes, links
 //!              leases silent for a whole ttl are removed                     → their shards are free
 //!              take: epoch + 1 → held → settle the log → host → tell all
 //!              give up: come to rest → not held → owner gone → nudge all
@@ -16,7 +16,7 @@ pub mod plan;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use schema::ownership::{NodeRow, Owner, Ownership};
@@ -33,6 +33,8 @@ use crate::shard::ShardId;
 
 /// A question to the tables is given up after this: its outcome is open then.
 const QUESTION: Duration = Duration::from_secs(2);
+/// Shards are read this often although nothing seems to have moved.
+const THOROUGH_EVERY: Duration = Duration::from_secs(5);
 /// A drain gives up its shards within this, or leaves them to the end of its lease.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -93,6 +95,14 @@ impl<M: Payload> Fabric for Linked<M> {
     }
 }
 
+/// What a member has seen.
+struct View {
+    watch: Watch,
+    /// As of the last thorough look.
+    nodes: Vec<NodeRow>,
+    thorough_at: Option<Instant>,
+}
+
 /// Who this member is.
 #[derive(Debug, Clone)]
 pub struct MemberOptions {
@@ -115,6 +125,8 @@ pub struct News {
     held: Arc<Held>,
     id: NodeId,
     wake: Notify,
+    /// Look at everything, not at leases alone.
+    thorough: AtomicBool,
     moved: AtomicBool,
     met: Mutex<Vec<NodeId>>,
 }
@@ -122,12 +134,13 @@ pub struct News {
 impl News {
     /// For the member of process `id`.
     pub fn new(id: NodeId, routes: Arc<Routes>, held: Arc<Held>) -> Arc<Self> {
-        let (wake, moved, met) = (Notify::new(), AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { routes, held, id, wake, moved, met })
+        let (wake, thorough, moved) = (Notify::new(), AtomicBool::new(true), AtomicBool::new(false));
+        Arc::new(Self { routes, held, id, wake, thorough, moved, met: Mutex::default() })
     }
 
-    /// Makes the member look at once.
+    /// Makes the member look at once, and at everything.
     pub fn wake(&self) {
+        self.thorough.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 }
@@ -286,16 +299,16 @@ impl Member {
 
     /// Looks after shards and other members.
     async fn tend(self: Arc<Self>) {
-        let mut watch = Watch::new(self.options.terms);
-        let mut alive: Vec<NodeId> = Vec::new();
+        let mut view = View { watch: Watch::new(self.options.terms), nodes: Vec::new(), thorough_at: None };
         while !self.stopped.load(Ordering::Acquire) {
             if self.lease().standing() == Standing::Lost {
                 self.start_anew();
             }
-            if let Err(error) = self.look(&mut watch, &mut alive).await {
+            if let Err(error) = self.look(&mut view).await {
                 warn!(%error, "the tables of the cluster could not be read");
+                self.news.thorough.store(true, Ordering::Release);
             }
-            let pause = if watch.overdue() { self.period() / 4 } else { self.period() };
+            let pause = if view.watch.overdue() { self.period() / 4 } else { self.period() };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.news.wake.notified() => {}
@@ -323,18 +336,22 @@ impl Member {
         self.renewed.notify_one();
     }
 
-    async fn look(&self, watch: &mut Watch, alive: &mut Vec<NodeId>) -> Result<(), StoreError> {
-        let rows = ask(self.table.shards()).await?;
-        let asked_at = self.held().now_ms(); // M1
-        let nodes = ask(self.table.nodes()).await?;
-        watch.saw(asked_at, self.held().now_ms(), &nodes);
-        self.bury(watch).await;
-        self.fabric.know(&nodes);
-        let present: Vec<NodeId> = nodes.iter().map(|row| NodeId::of(row.incarnation)).collect();
-        for gone in alive.iter().filter(|id| !present.contains(id) && **id != self.options.id) {
-            self.hosts.gone(*gone);
+    /// Leases every time; shards as well when something may have moved, and now and then anyway.
+    async fn look(&self, view: &mut View) -> Result<(), StoreError> {
+        let nodes = self.leases(view).await?;
+        let same = |a: &NodeRow, b: &NodeRow| a.incarnation == b.incarnation && a.draining == b.draining;
+        let unchanged = nodes.len() == view.nodes.len() && nodes.iter().zip(&view.nodes).all(|(a, b)| same(a, b));
+        let recent = view.thorough_at.is_some_and(|at| at.elapsed() < THOROUGH_EVERY);
+        if !self.news.thorough.swap(false, Ordering::AcqRel) && unchanged && recent {
+            return Ok(());
         }
-        *alive = present;
+        view.thorough_at = Some(Instant::now());
+        let rows = ask(self.table.shards()).await?;
+        let nodes = self.leases(view).await?; // M1
+        self.fabric.know(&nodes);
+        let gone = |row: &&NodeRow| !self.is_me(row) && !nodes.iter().any(|node| node.incarnation == row.incarnation);
+        view.nodes.iter().filter(gone).for_each(|row| self.hosts.gone(NodeId::of(row.incarnation)));
+        view.nodes.clone_from(&nodes);
         let foreign = plan::routes(&nodes, &rows).into_iter().filter(|(shard, _)| self.held().epoch(*shard) == 0);
         let learned = self.news.routes.learn(foreign.collect::<Vec<_>>());
         if self.news.moved.swap(false, Ordering::AcqRel) || learned {
@@ -349,6 +366,15 @@ impl Member {
         }
         metrics::gauge!("agentchat_shards_owned").set(self.hosted_here() as f64);
         Ok(())
+    }
+
+    /// Reads all leases, and removes those that are over.
+    async fn leases(&self, view: &mut View) -> Result<Vec<NodeRow>, StoreError> {
+        let asked_at = self.held().now_ms();
+        let nodes = ask(self.table.nodes()).await?;
+        view.watch.saw(asked_at, self.held().now_ms(), &nodes);
+        self.bury(&view.watch).await;
+        Ok(nodes)
     }
 
     fn me(&self) -> Owner {

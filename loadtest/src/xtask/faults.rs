@@ -36,6 +36,8 @@ pub enum Fault {
     Drain,
     /// One more server joins, and leaves after a while.
     Join,
+    /// Nothing, for comparison: only if asked for.
+    Calm,
 }
 
 impl Fault {
@@ -73,12 +75,17 @@ impl Fault {
             Self::Rolling => "rolling restart",
             Self::Drain => "drain",
             Self::Join => "join and leave",
+            Self::Calm => "calm",
         }
     }
 
-    /// What is left for the rest of a short run still has every kind once, in an order that the seed decides.
-    pub fn shuffled(rng: &mut StdRng) -> Vec<Self> {
+    /// All kinds that are wanted, in an order that the seed decides.
+    pub fn shuffled(rng: &mut StdRng, only: &[String]) -> Vec<Self> {
+        let named = |fault: &Self| only.iter().any(|name| fault.name().replace(' ', "-").starts_with(name.as_str()));
         let mut kinds = Self::DICE.to_vec();
+        if !only.is_empty() {
+            kinds = kinds.into_iter().chain([Self::Calm]).filter(named).collect();
+        }
         for n in (1..kinds.len()).rev() {
             kinds.swap(n, rng.random_range(0..=n));
         }
@@ -175,6 +182,7 @@ pub async fn strike(
             fleet.start(victim)?;
             fleet.ready(victim).await?;
         }
+        Fault::Calm => tokio::time::sleep(seconds(rng, 10.0..20.0)).await,
         Fault::Join => {
             let extra = servers + 1;
             fleet.start(extra)?;

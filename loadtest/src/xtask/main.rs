@@ -173,13 +173,9 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     let calm_before = started.elapsed();
     while started.elapsed().as_secs_f64() < options.minutes * 60.0 {
         if kinds.is_empty() {
-            kinds = Fault::shuffled(&mut rng);
+            kinds = Fault::shuffled(&mut rng, &options.only);
         }
         let Some(fault) = kinds.pop() else { break };
-        let named = |only: &String| fault.name().replace(' ', "-").starts_with(only.as_str());
-        if !options.only.is_empty() && !options.only.iter().any(named) {
-            continue;
-        }
         println!("chaos: {:>6.1} s  {}", started.elapsed().as_secs_f64(), fault.name());
         struck.push(faults::strike(fault, fleet, &world, &mut rng, options.servers).await?);
         tokio::time::sleep(BETWEEN).await;
