@@ -3,6 +3,7 @@
 //! E1  A shard is held under one epoch at a time, and only while the lease has not ended by this process's own clock,
 //!     which counts what passes while the process is stopped.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -11,19 +12,40 @@ use schema::store::Fence;
 
 use crate::shard::ShardId;
 
+/// A clock that nobody can set, and that goes on while the process is stopped.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Milliseconds since a moment of its choice.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's, since it was first looked at.
+#[derive(Debug)]
+struct Monotonic(Instant);
+
+impl Clock for Monotonic {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Epochs of shards and the end of the lease.
 #[derive(Debug)]
 pub struct Held {
     epochs: Box<[AtomicU64]>,
     until_ms: AtomicU64,
-    started: Instant,
+    clock: Box<dyn Clock>,
 }
 
 impl Held {
     /// Holds nothing, of `shards` shards.
     pub fn nothing(shards: u32) -> Self {
+        Self::timed(shards, Box::new(Monotonic(Instant::now())))
+    }
+
+    /// The same, by another clock than the machine's.
+    pub fn timed(shards: u32, clock: Box<dyn Clock>) -> Self {
         let epochs = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Self { epochs, until_ms: AtomicU64::new(0), started: Instant::now() }
+        Self { epochs, until_ms: AtomicU64::new(0), clock }
     }
 
     /// Holds all shards for ever, under epoch 0: a node that is alone.
@@ -33,7 +55,7 @@ impl Held {
 
     /// Milliseconds of the clock that leases are measured by.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.now_ms()
     }
 
     /// The lease ends at `until_ms`; 0: it has.

@@ -16,7 +16,7 @@ pub mod plan;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schema::ownership::{NodeRow, Owner, Ownership};
@@ -100,7 +100,8 @@ struct View {
     watch: Watch,
     /// As of the last thorough look.
     nodes: Vec<NodeRow>,
-    thorough_at: Option<Instant>,
+    /// By the clock that leases are measured by.
+    thorough_at: Option<u64>,
 }
 
 /// Who this member is.
@@ -281,8 +282,9 @@ impl Member {
             }
             let pause = if standing == Standing::Unsure { self.period() / 4 } else { self.period() };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased; // either will do: so that what happens depends on events alone
                 () = self.renewed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -310,8 +312,9 @@ impl Member {
             }
             let pause = if view.watch.overdue() { self.period() / 4 } else { self.period() };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = self.news.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -341,11 +344,12 @@ impl Member {
         let nodes = self.leases(view).await?;
         let same = |a: &NodeRow, b: &NodeRow| a.incarnation == b.incarnation && a.draining == b.draining;
         let unchanged = nodes.len() == view.nodes.len() && nodes.iter().zip(&view.nodes).all(|(a, b)| same(a, b));
-        let recent = view.thorough_at.is_some_and(|at| at.elapsed() < THOROUGH_EVERY);
+        let now = self.held().now_ms();
+        let recent = view.thorough_at.is_some_and(|at| u128::from(now - at) < THOROUGH_EVERY.as_millis());
         if !self.news.thorough.swap(false, Ordering::AcqRel) && unchanged && recent {
             return Ok(());
         }
-        view.thorough_at = Some(Instant::now());
+        view.thorough_at = Some(now);
         let rows = ask(self.table.shards()).await?;
         let nodes = self.leases(view).await?; // M1
         self.fabric.know(&nodes);
