@@ -2,6 +2,8 @@
 //!
 //! E1  A shard is held under one epoch at a time, and only while the lease has not ended by this process's own clock,
 //!     which counts what passes while the process is stopped.
+//! E2  An epoch that was found to have ended stays so, also if the lease is renewed after all: a write of it was refused
+//!     and may stand half done in the log, and only a new epoch settles that.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +89,16 @@ impl Held {
 
 impl Guard for Held {
     fn holds(&self, fence: Fence) -> bool {
-        self.epoch(ShardId(fence.shard)) == fence.epoch && self.leased()
+        let held = &self.epochs[fence.shard as usize];
+        if held.load(Ordering::SeqCst) != fence.epoch {
+            return false;
+        }
+        let leased = self.leased();
+        if !leased {
+            // E2. If it was set anew meanwhile, that epoch is another one.
+            let _ = held.compare_exchange(fence.epoch, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        leased
     }
 }
 
@@ -99,9 +110,13 @@ mod tests {
     fn a_shard_is_held_under_its_epoch_while_the_lease_lasts() {
         let (held, fence) = (Held::nothing(4), |epoch| Fence { shard: 2, epoch });
         held.set(ShardId(2), 7);
-        assert!(!held.holds(fence(7)), "no lease");
         held.lease(held.now_ms() + 60_000);
         assert!(held.holds(fence(7)) && !held.holds(fence(6)));
+        held.lease(0);
+        assert!(!held.holds(fence(7)), "no lease");
+        held.lease(held.now_ms() + 60_000);
+        assert!(!held.holds(fence(7)) && held.epoch(ShardId(2)) == 0, "E2");
+        held.set(ShardId(2), 7);
         held.drop_all();
         assert!(!held.holds(fence(7)) && !held.holds(fence(0)));
         assert!(Held::everything(4).holds(fence(0)));

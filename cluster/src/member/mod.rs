@@ -267,18 +267,15 @@ impl Member {
                 }
                 Standing::Lost => {}
             }
-            let (standing, until) = {
+            let standing = {
                 let lease = self.lease();
-                (lease.standing(), lease.until())
+                self.held().lease(lease.until()); // not after the lock: `leave` may be next
+                lease.standing()
             };
-            match standing {
-                Standing::Lost => {
-                    self.held().lease(0);
-                    self.news.wake();
-                    self.renewed.notified().await; // M3
-                    continue;
-                }
-                Standing::Ready | Standing::Unsure => self.held().lease(until),
+            if standing == Standing::Lost {
+                self.news.wake();
+                self.renewed.notified().await; // M3
+                continue;
             }
             let pause = if standing == Standing::Unsure { self.period() / 4 } else { self.period() };
             tokio::select! {
@@ -330,6 +327,9 @@ impl Member {
         self.held().drop_all();
         self.hosts.abandon();
         self.missing.store(usize::MAX, Ordering::Release);
+        if self.stopped.load(Ordering::Acquire) {
+            return;
+        }
         let number = self.leases.fetch_add(1, Ordering::Relaxed) + 1;
         let mut lease = fresh_lease(&self.options, number as u16);
         if self.draining.load(Ordering::Acquire) {
@@ -438,8 +438,13 @@ impl Member {
     /// Gives up the lease, if nothing is held under it: what a node does last.
     pub async fn leave(&self) {
         self.stopped.store(true, Ordering::Release);
-        let (row, empty) = (self.lease().row().cloned(), self.hosted_here() == 0);
-        self.held().drop_all();
+        let empty = self.hosted_here() == 0;
+        let row = {
+            let mut lease = self.lease();
+            self.held().drop_all();
+            lease.end()
+        };
+        self.renewed.notify_one();
         if let Some(row) = row.filter(|_| empty) {
             let left = ask(self.table.change_node(&self.options.name, Some(&row), None)).await;
             if !matches!(left, Ok(true)) {

@@ -4,7 +4,7 @@
 //! C2  An answer that says so is true. An error leaves open whether the question took effect, or still will.
 //! C3  A decision whose outcome is open may stay invisible to plain reads until something serial meets it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -123,8 +123,8 @@ pub struct Core {
     pub cut: BTreeMap<(usize, usize), u64>,
     nodes: BTreeMap<String, Cell<NodeRow>>,
     shards: BTreeMap<u32, Cell<ShardRow>>,
-    logs: BTreeMap<(u32, u64), (Vec<u8>, i64)>,
-    dropped: BTreeSet<(u32, u64)>,
+    /// Entries and their times; removals have a time as well.
+    logs: BTreeMap<(u32, u64), (Option<Vec<u8>>, i64)>,
     rows: BTreeMap<Vec<u8>, (Option<Vec<u8>>, i64)>,
     /// By incarnation: until when its applied renewals let it hold, by its own clock (K1).
     pub leases: BTreeMap<u64, u64>,
@@ -166,7 +166,6 @@ impl Core {
             nodes: BTreeMap::new(),
             shards: BTreeMap::new(),
             logs: BTreeMap::new(),
-            dropped: BTreeSet::new(),
             rows: BTreeMap::new(),
             leases: BTreeMap::new(),
             ledger: Ledger::default(),
@@ -299,12 +298,14 @@ impl Core {
 
 /// The tables.
 impl Core {
-    pub fn nodes_seen(&self) -> Vec<NodeRow> {
-        self.nodes.values().filter_map(|cell| cell.seen.clone()).collect()
+    /// Rows with the number of their partition.
+    pub fn nodes_seen(&self) -> Vec<(usize, NodeRow)> {
+        let number = |name: &str| self.ledger.names.iter().position(|known| known == name).expect("a node's name");
+        self.nodes.iter().filter_map(|(name, cell)| Some((number(name), cell.seen.clone()?))).collect()
     }
 
-    pub fn shards_seen(&self) -> Vec<ShardRow> {
-        self.shards.values().filter_map(|cell| cell.seen.clone()).collect()
+    pub fn shards_seen(&self) -> Vec<(usize, ShardRow)> {
+        self.shards.iter().filter_map(|(shard, cell)| Some((*shard as usize, cell.seen.clone()?))).collect()
     }
 
     pub fn node(&mut self, name: &str) -> Option<NodeRow> {
@@ -423,23 +424,22 @@ impl Core {
 /// Logs and rows.
 impl Core {
     pub fn put_entry(&mut self, shard: u32, epoch: u64, entry: &[u8], at: i64) {
-        if self.dropped.contains(&(shard, epoch)) {
-            return;
-        }
-        let later = self.logs.get(&(shard, epoch)).is_none_or(|(_, there)| *there < at);
-        if later {
-            self.logs.insert((shard, epoch), (entry.to_vec(), at));
+        let now = self.now;
+        self.tell(now, || format!("entry {epoch}.{} of shard {shard}", at & 0xFFFF_FFFF));
+        if self.logs.get(&(shard, epoch)).is_none_or(|(_, there)| *there < at) {
+            self.logs.insert((shard, epoch), (Some(entry.to_vec()), at));
         }
     }
 
     pub fn entry(&self, shard: u32, epoch: u64) -> Option<(Vec<u8>, i64)> {
-        self.logs.get(&(shard, epoch)).cloned()
+        self.logs.get(&(shard, epoch)).and_then(|(entry, at)| Some((entry.clone()?, *at)))
     }
 
     /// An entry of which some rows were written and others were not is lost with its log.
-    pub fn drop_entry(&mut self, shard: u32, epoch: u64) {
-        self.dropped.insert((shard, epoch));
-        let Some((entry, at)) = self.logs.remove(&(shard, epoch)) else { return };
+    pub fn drop_entry(&mut self, shard: u32, epoch: u64, until: i64) {
+        let now = self.now;
+        self.tell(now, || format!("log {epoch} of shard {shard} is dropped"));
+        let Some((Some(entry), at)) = self.logs.insert((shard, epoch), (None, until)) else { return };
         let changes: Vec<Change> = rmp_serde::from_slice(&entry).expect("what the pipeline wrote");
         let times = changes.iter().map(|Change(key, _)| self.rows.get(key).map_or(i64::MIN, |(_, at)| *at));
         let (mut written, mut missing) = (false, false);
@@ -452,6 +452,8 @@ impl Core {
     }
 
     pub fn put_row(&mut self, shard: u32, Change(key, value): Change, at: i64) {
+        let now = self.now;
+        self.tell(now, || format!("row {}.{} of shard {shard}: {:?}", at >> 32, at & 0xFFFF_FFFF, &key[4..]));
         let known = self.rows.get(&key);
         if known.is_some_and(|(there, time)| *time == at && *there != value) {
             return self.broken(format!("P3: two values of shard {shard} at {}.{}", at >> 32, at & 0xFFFF_FFFF));

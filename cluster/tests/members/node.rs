@@ -89,8 +89,8 @@ impl Log for SimLog {
         ask(&self.core, &self.from, Kind::Read, move |core, _| core.entry(of.shard, of.epoch)).await
     }
 
-    async fn drop_entry(&self, of: Fence) -> Result<(), StoreError> {
-        ask(&self.core, &self.from, Kind::Write, move |core, _| core.drop_entry(of.shard, of.epoch)).await
+    async fn drop_entry(&self, of: Fence, at: i64) -> Result<(), StoreError> {
+        ask(&self.core, &self.from, Kind::Write, move |core, _| core.drop_entry(of.shard, of.epoch, at)).await
     }
 
     async fn put_rows(&self, changes: &[Change], at: i64) -> Result<(), StoreError> {
@@ -118,19 +118,18 @@ struct SimTable {
 
 impl SimTable {
     /// A read of many partitions is not of one moment.
-    async fn scan<T: Send + 'static>(&self, read: fn(&Core) -> Vec<T>) -> Result<Vec<T>, StoreError> {
+    async fn scan<T: Send + 'static>(&self, read: fn(&Core) -> Vec<(usize, T)>) -> Result<Vec<T>, StoreError> {
         let mask: u64 = lock(&self.core).rng.random();
         let half = |which: u64| {
             let part = move |core: &mut Core, _| {
-                let rows = read(core).into_iter().enumerate();
-                rows.map(|(n, row)| (n, (mask >> (n % 64) & 1 == which).then_some(row))).collect::<Vec<_>>()
+                let rows = read(core).into_iter();
+                rows.filter(|(number, _)| mask >> (number % 64) & 1 == which).collect::<Vec<_>>()
             };
             ask(&self.core, &self.from, Kind::Table, part)
         };
-        let (first, second) = (half(0).await?, half(1).await?);
-        let mut found =
-            first.into_iter().chain(second).filter_map(|(n, row)| row.map(|row| (n, row))).collect::<Vec<_>>();
-        found.sort_by_key(|(n, _)| *n);
+        let mut found = half(0).await?;
+        found.extend(half(1).await?);
+        found.sort_by_key(|(number, _)| *number);
         Ok(found.into_iter().map(|(_, row)| row).collect())
     }
 }
@@ -184,10 +183,6 @@ impl Ownership for SimTable {
             return Ok(());
         }
         self.pipeline.settle(Fence { shard, epoch }, from).await
-    }
-
-    async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
-        self.pipeline.forget(shard, epoch).await
     }
 }
 

@@ -36,7 +36,7 @@ impl Tables {
         let (put_entry, get_entry, drop_entry) = (
             cql.statement(put).await?,
             cql.statement("SELECT entry, WRITETIME(entry) FROM shard_logs WHERE shard=? AND epoch=?").await?,
-            cql.statement("DELETE FROM shard_logs WHERE shard=? AND epoch=?").await?,
+            cql.statement("DELETE FROM shard_logs USING TIMESTAMP ? WHERE shard=? AND epoch=?").await?,
         );
         Ok(Self { cql, put_entry, get_entry, drop_entry })
     }
@@ -84,8 +84,8 @@ impl Log for Tables {
         rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(misshapen)
     }
 
-    async fn drop_entry(&self, of: Fence) -> Result<(), StoreError> {
-        let values = (of.shard.cast_signed(), of.epoch.cast_signed());
+    async fn drop_entry(&self, of: Fence, at: i64) -> Result<(), StoreError> {
+        let values = (at, of.shard.cast_signed(), of.epoch.cast_signed());
         self.cql.session.execute_unpaged(&self.drop_entry, values).await.map(drop).map_err(|e| failed(&e))
     }
 

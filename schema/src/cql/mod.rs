@@ -125,7 +125,7 @@ pub enum OpenError {
 
 /// Says whether an epoch is still ours, by a clock that cannot be set. Never blocks.
 pub trait Guard: Send + Sync + 'static {
-    /// The shard is ours under this epoch, and our lease has not ended.
+    /// The shard is ours under this epoch, and our lease has not ended. Once it said no, it says no for good.
     fn holds(&self, fence: Fence) -> bool;
 }
 

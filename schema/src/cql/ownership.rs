@@ -173,8 +173,4 @@ impl Ownership for CqlStore {
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError> {
         self.backend.pipeline.settle(Fence { shard, epoch }, from).await
     }
-
-    async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
-        self.backend.pipeline.forget(shard, epoch).await
-    }
 }

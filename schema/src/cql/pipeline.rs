@@ -11,9 +11,12 @@
 //! P2  Rows of an entry are written only after its log entry is durable and the epoch was then still ours. A new owner
 //!     takes a shard after that epoch has ended, so it reads every entry that anybody may have acted on, and writes its
 //!     rows again as they were: at the entry's own time, so that to do it twice, or late, changes nothing. An entry
-//!     that it does not read never had rows.
+//!     that it does not read never had rows, and never gets any: it removes the log before it reads anything else, also
+//!     for what is still on its way there, or an owner after it would find that and act on it.
 //! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer.
 //! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours.
+//! P5  After an entry that was fenced no other is sent under its epoch: it would take the place of one that a new owner
+//!     has to finish, and leave a gap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -47,8 +50,8 @@ pub trait Log: Send + Sync + 'static {
     /// The entry of a shard's epoch, and the time at which it was written.
     fn entry(&self, of: Fence) -> impl Future<Output = Result<Option<(Vec<u8>, i64)>, StoreError>> + Send;
 
-    /// Removes it for good.
-    fn drop_entry(&self, of: Fence) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Removes it, and whatever arrives later of what was written at this time or before.
+    fn drop_entry(&self, of: Fence, at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Writes rows, all at this time. Not atomic.
     fn put_rows(&self, changes: &[Change], at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -191,6 +194,9 @@ impl<L: Log> Pipeline<L> {
         if fence.epoch == 0 {
             return self.write_unowned(&changes).await;
         }
+        if !self.guard.holds(fence) {
+            return Err(StoreError::Fenced); // P5
+        }
         let at = stamp(fence.epoch, self.number(fence)?)?;
         let entry = Entry(changes);
         let bytes =
@@ -256,17 +262,16 @@ impl<L: Log> Pipeline<L> {
     /// owner, before it reads anything.
     pub async fn settle(&self, fence: Fence, from: u64) -> Result<(), StoreError> {
         for epoch in from.max(1)..fence.epoch {
-            let Some((bytes, at)) = self.log.entry(Fence { epoch, ..fence }).await? else { continue };
-            let entry: Entry = rmp_serde::from_slice(&bytes)
-                .map_err(|e| StoreError::Corrupt(format!("log of shard {} epoch {epoch}: {e}", fence.shard)))?;
-            self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+            let of = Fence { epoch, ..fence };
+            if let Some((bytes, at)) = self.log.entry(of).await? {
+                let entry: Entry = rmp_serde::from_slice(&bytes)
+                    .map_err(|e| StoreError::Corrupt(format!("log of shard {} epoch {epoch}: {e}", fence.shard)))?;
+                self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+            }
+            let last = stamp(epoch, NUMBERS - 1)?;
+            self.until_done(fence, || self.log.drop_entry(of, last)).await?; // P2
         }
         Ok(())
-    }
-
-    /// Forgets the log of an epoch that is settled.
-    pub async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
-        self.log.drop_entry(Fence { shard, epoch }).await
     }
 
     /// No lane has anything under way.
