@@ -163,6 +163,17 @@ impl Node {
         }
     }
 
+    /// Returns a request that reached no owner (X2). Nobody is told of anything else: what matters is asked for again.
+    pub fn give_back(&self, event: Box<Event>) {
+        match event.port() {
+            Some(port) if port.node == self.id => self.ports.answer(port.number, Answer::Returned(event)),
+            Some(port) => {
+                let _ = self.send(port.node, Wire::Returned(event)); // without a way its requester learns that by itself
+            }
+            None => metrics::counter!("agentchat_events_without_shard_total").increment(1),
+        }
+    }
+
     /// Answers a request, of whatever node.
     pub fn answer(&self, port: Port, reply: Result<Reply, Refusal>) {
         if port.node == self.id {
@@ -201,7 +212,7 @@ impl Node {
 }
 
 impl Receiver<Wire> for Node {
-    fn receive(&self, from: NodeId, message: Wire) {
+    fn receive(&self, _: NodeId, message: Wire) {
         match message {
             Wire::Event { epoch, event } => {
                 let (shard, request) = (self.region.shard_of(event.to().key()), event.port().is_some());
@@ -214,12 +225,7 @@ impl Receiver<Wire> for Node {
                     }
                     _ => event,
                 };
-                // X1: nobody is told of anything but a request; whatever else matters is asked for again.
-                if request {
-                    let _ = self.send(from, Wire::Returned(back));
-                } else {
-                    metrics::counter!("agentchat_events_without_shard_total").increment(1);
-                }
+                self.give_back(back); // X1
             }
             Wire::Returned(event) => {
                 if let Some(port) = event.port() {
