@@ -43,7 +43,7 @@ impl Rig {
         let outbox = tempfile::tempdir().unwrap();
         let mailer = Mailer::outbox(outbox.path().to_owned(), "agentchat@localhost").unwrap();
         let clock = Clock::default();
-        let identity = Identity::new(domain.clone(), mailer, clock.clone(), rules);
+        let identity = Identity::new(domain.clone(), mailer, clock.clone(), rules, Shared::default());
         Self { store, domain, clock, identity, outbox }
     }
 
