@@ -144,6 +144,36 @@ async fn parallel_guesses_share_one_budget() {
     assert_eq!((invalid, expired), (5, 35));
 }
 
+/// Two nodes over one store know nothing of each other's turns: what is counted stands in the row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guesses_on_two_nodes_share_one_budget() {
+    let rig = Rig::new(contract()).await;
+    let mailer = Mailer::outbox(rig.outbox.path().to_owned(), "agentchat@localhost").unwrap();
+    let other = Identity::new(rig.domain.clone(), mailer, rig.clock.clone(), contract(), Shared::default());
+    let id = rig.start("a@example.com", "alice").await.unwrap();
+    let code = rig.code("a@example.com", 0).await;
+    let guesses = (0..40).map(|n| {
+        let node = if n % 2 == 0 { &rig.identity } else { &other };
+        node.verify_registration(&id, wrong(&code))
+    });
+    let answers = futures_util::future::join_all(guesses).await;
+    let invalid = answers.iter().filter(|answer| **answer == Err(ApiError::InvalidCode)).count();
+    assert_eq!((invalid, answers.len()), (5, 40));
+    assert_eq!(other.verify_registration(&id, &code).await, Err(ApiError::Expired));
+    // The other way round: what one node has used does not come back by what the other one counts.
+    let id = {
+        rig.clock.advance_ms(MINUTE_MS);
+        rig.start("b@example.com", "bob").await.unwrap()
+    };
+    let code = rig.code("b@example.com", 0).await;
+    let wrongs = (0..4).map(|_| other.verify_registration(&id, wrong(&code)));
+    let (used, guesses) =
+        tokio::join!(rig.identity.verify_registration(&id, &code), futures_util::future::join_all(wrongs));
+    assert!(used.is_ok(), "{used:?}");
+    assert!(guesses.iter().all(Result::is_err));
+    assert_eq!(rig.store.pending(&id).await, Ok(None), "C4");
+}
+
 #[tokio::test]
 async fn a_fault_while_counting_is_no_free_guess_and_burns_nothing() {
     let rig = Rig::new(contract()).await;

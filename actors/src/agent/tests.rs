@@ -119,7 +119,7 @@ fn what_was_said_fades_without_a_socket_and_holds_with_one() {
 #[test]
 fn copies_are_shown_every_change_and_hold_no_longer_than_it() {
     let mut rig = Rig::new();
-    let mut shown = |rig: &mut Rig| {
+    let shown = |rig: &mut Rig| {
         let snapshots = std::mem::take(&mut rig.snapshots);
         snapshots.into_iter().map(|one| (one.presence.status, one.holds_ms)).collect::<Vec<_>>()
     };
