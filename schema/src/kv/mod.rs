@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use serde::de::DeserializeOwned;
 
-pub(crate) use keys::KvOp;
+pub use keys::KvOp;
 
 use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
 use crate::rows::{
