@@ -16,6 +16,7 @@ mod node;
 mod objects;
 mod openapi;
 mod queries;
+mod shared;
 mod telemetry;
 mod webhooks;
 mod wire;

@@ -28,7 +28,7 @@ use schema::store::Store;
 use self::ports::{Answer, Open, Ports};
 use self::sessions::{Known, Sessions};
 use self::wire::Wire;
-use crate::api::{Hook, Refusal, SessionId, ToSession};
+use crate::api::{Hook, Refusal, SessionId, Snapshot, ToSession};
 use crate::effects::{Event, Port, Reply};
 use crate::limits::Limits;
 use crate::shard::ShardEvent;
@@ -65,10 +65,13 @@ pub struct Node {
     pub(crate) peers: OnceLock<Arc<dyn Peers<Wire>>>,
 }
 
-/// Calls webhooks; lives in the gateway, which knows JSON and HTTP.
+/// Calls webhooks and shows presences; lives in the gateway, which knows JSON, HTTP and who keeps copies.
 pub trait Hooks: Send + Sync + 'static {
     /// Takes a notice for delivery. Never blocks.
     fn call(&self, hook: Hook);
+
+    /// Takes how an agent is seen, as the owner of its shard under `epoch`. Never blocks.
+    fn show(&self, _epoch: u64, _snapshot: Snapshot) {}
 }
 
 /// Calls nobody.

@@ -193,6 +193,9 @@ fn carry_out(myself: &ActorRef<ToHost>, state: &HostState, out: Outbox) {
     for hook in out.hooks {
         node.hooks.call(hook);
     }
+    for snapshot in out.snapshots {
+        node.hooks.show(state.fence.epoch, snapshot);
+    }
     for event in out.tells {
         node.tell(event);
     }
