@@ -66,6 +66,8 @@ pub struct Weather {
     pub late: f64,
     pub slow: f64,
     pub refused: f64,
+    /// Decisions that take effect long after they were given up.
+    pub decided_late: f64,
 }
 
 /// What becomes of a question.
@@ -238,6 +240,7 @@ impl Core {
             (weather.late, Fate::Late),
             (weather.slow, Fate::Slow),
             (weather.refused, Fate::Refused),
+            (if kind == Kind::Decide { weather.decided_late } else { 0.0 }, Fate::Late),
         ] {
             bound += share;
             if draw < bound {
@@ -363,6 +366,7 @@ impl Core {
         }
         let now = self.now;
         self.digest((now, name, after));
+        self.tell(now, || format!("renewal of {name}: {:?} sent at {sent_ms}", after.map(|row| row.version)));
         if before.map(|row| row.incarnation) != after.map(|row| row.incarnation) {
             let show = |row: Option<&NodeRow>| row.map_or("none".to_owned(), |row| format!("{:x}", row.incarnation));
             self.tell(now, || format!("lease {name}: {} -> {}", show(before), show(after)));

@@ -23,6 +23,8 @@ const STEP: std::ops::Range<u64> = 8 * MS..30 * MS;
 const STORM: std::ops::Range<u64> = 25 * SECOND..45 * SECOND;
 /// Once nothing goes wrong any more, every shard serves at its home within this.
 pub const SETTLES_WITHIN: u64 = 25 * SECOND;
+/// And it stays so for this long: what was late has arrived by then, and what was open was asked again.
+const STAYS: u64 = 4 * SECOND;
 /// A node without faults around it has handed everything over and left within this, and its shards serve elsewhere.
 pub const DRAINS_WITHIN: u64 = 12 * SECOND;
 /// Slowest and fastest clock, in milliseconds to the second: as far apart as K3 allows.
@@ -104,7 +106,11 @@ impl World {
         };
         let share = [0.0, 0.01, 0.04].choose(&mut core.rng).copied().unwrap_or_default();
         let mut some = || core.rng.random_range(0.0..=share);
-        core.weather = Weather { lost: some(), never: some(), late: some(), slow: some(), refused: some() };
+        core.weather =
+            Weather { lost: some(), never: some(), late: some(), slow: some(), refused: some(), decided_late: 0.0 };
+        if core.rng.random_bool(0.25) {
+            core.weather.decided_late = 0.2;
+        }
         let storm = core.rng.random_bool(0.95);
         if !storm {
             core.weather = Weather::default();
@@ -140,10 +146,6 @@ impl World {
         }
         self.heal();
         let settled = self.await_settled(SETTLES_WITHIN)?;
-        let from = self.now();
-        while self.now() < from + 2 * SECOND {
-            self.step()?;
-        }
         let drained = if self.nodes.len() > 1 { self.last_drain()? } else { 0 };
         let mut core = lock(&self.core);
         ledger::final_check(&mut core);
@@ -346,18 +348,19 @@ impl World {
     }
 
     fn await_settled(&mut self, within: u64) -> Result<u64, String> {
-        let from = self.now();
+        let (from, mut since) = (self.now(), None);
         loop {
             self.step()?;
             // Who was told to go before comes back at once.
             let now = self.now();
             self.nodes.iter_mut().for_each(|node| node.boots_at = node.boots_at.min(now));
             match self.settled() {
-                Ok(()) => return Ok(now - from),
+                Ok(()) if since.is_some_and(|since| now > since + STAYS) => return Ok(now - STAYS - from),
+                Ok(()) => since = since.or(Some(now)),
                 Err(why) if now > from + within => {
                     return Err(format!("not settled within {} s: {why}", within / SECOND));
                 }
-                Err(_) => {}
+                Err(_) => since = None,
             }
         }
     }
@@ -412,7 +415,8 @@ impl World {
             if let Some(End::Left(kept)) = self.nodes.get(n).and_then(|node| node.run.as_ref()).map(Run::end) {
                 left = Some(kept);
                 if lock(&self.core).node_now(&self.nodes[n].name).is_some() {
-                    return Err("a node that has drained leaves its lease behind".to_owned());
+                    let row = lock(&self.core).node_now(&self.nodes[n].name).cloned();
+                    return Err(format!("a node that has drained, with {kept} shards left, leaves {row:?} behind"));
                 }
                 (self.nodes[n].run, self.nodes[n].gone) = (None, true);
             }
