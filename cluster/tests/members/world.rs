@@ -12,9 +12,9 @@ use rand::seq::IndexedRandom;
 use std::sync::{Arc, Mutex};
 
 use crate::Broken;
-use crate::core::{Core, MS, Mail, Shared, Weather, lock};
 use crate::ledger;
 use crate::node::{End, Run};
+use crate::sea::{Core, MS, Mail, Shared, Weather, lock};
 
 const SECOND: u64 = 1_000 * MS;
 /// Length of a step.
@@ -22,11 +22,11 @@ const STEP: std::ops::Range<u64> = 8 * MS..30 * MS;
 /// How long things go wrong.
 const STORM: std::ops::Range<u64> = 25 * SECOND..45 * SECOND;
 /// Once nothing goes wrong any more, every shard serves at its home within this.
-pub const SETTLES_WITHIN: u64 = 25 * SECOND;
+pub(crate) const SETTLES_WITHIN: u64 = 25 * SECOND;
 /// And it stays so for this long: what was late has arrived by then, and what was open was asked again.
 const STAYS: u64 = 4 * SECOND;
 /// A node without faults around it has handed everything over and left within this, and its shards serve elsewhere.
-pub const DRAINS_WITHIN: u64 = 12 * SECOND;
+pub(crate) const DRAINS_WITHIN: u64 = 12 * SECOND;
 /// Slowest and fastest clock, in milliseconds to the second: as far apart as K3 allows.
 const RATES: (u64, u64) = (1_000, 1_500);
 
@@ -54,7 +54,7 @@ struct Node {
     gone: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     core: Shared,
     nodes: Vec<Node>,
     fates: Fates,
@@ -66,17 +66,17 @@ pub struct World {
 
 /// What a seed came to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub acks: u64,
-    pub loads: u64,
-    pub digest: u64,
+pub(crate) struct Outcome {
+    pub(crate) acks: u64,
+    pub(crate) loads: u64,
+    pub(crate) digest: u64,
     /// Milliseconds of true time until everything served again.
-    pub settled: u64,
-    pub drained: u64,
+    pub(crate) settled: u64,
+    pub(crate) drained: u64,
 }
 
 impl World {
-    pub fn new(seed: u64, broken: Broken, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, broken: Broken, traced: bool) -> Self {
         let margin_ms = if broken == Broken::Margin { 0 } else { Terms::default().margin_ms };
         let mut core = Core::new(seed, Terms { margin_ms, ..Terms::default() }, traced);
         let rng = &mut core.rng;
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// The whole life of a world; what is wrong with it otherwise.
-    pub fn run(mut self) -> Result<Outcome, (String, Vec<String>)> {
+    pub(crate) fn run(mut self) -> Result<Outcome, (String, Vec<String>)> {
         let lived = self.live();
         let mut core = lock(&self.core);
         let outcome =
