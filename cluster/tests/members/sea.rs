@@ -66,6 +66,8 @@ pub(crate) struct Weather {
     pub(crate) late: f64,
     pub(crate) slow: f64,
     pub(crate) refused: f64,
+    /// Reads of the tables that take seconds.
+    pub(crate) read_slowly: f64,
     /// Decisions that take effect long after they were given up.
     pub(crate) decided_late: f64,
 }
@@ -233,12 +235,13 @@ impl Core {
             };
         }
         let weather = self.weather;
+        let slow = weather.slow + if kind == Kind::Table { weather.read_slowly } else { 0.0 };
         let mut bound = 0.0;
         for (share, fate) in [
             (weather.lost, Fate::Lost),
             (weather.never, Fate::Never),
             (weather.late, Fate::Late),
-            (weather.slow, Fate::Slow),
+            (slow, Fate::Slow),
             (weather.refused, Fate::Refused),
             (if kind == Kind::Decide { weather.decided_late } else { 0.0 }, Fate::Late),
         ] {
@@ -260,7 +263,7 @@ impl Core {
         let (sent, fate) = (from.clock.true_us(), self.fate(from, kind));
         let mut soon = |below: u64| self.rng.random_range(300..below * MS);
         let (there, back, given_up) = match fate {
-            Fate::Slow => (sent + soon(3_000), soon(3_000), 0),
+            Fate::Slow => (sent + soon(1_500), soon(1_500), 0),
             Fate::Late if !kind.reads() => {
                 (sent + if soon(1_000) & 1 == 0 { soon(5_000) } else { soon(40_000) }, 0, soon(6_000))
             }

@@ -105,12 +105,11 @@ impl World {
             cut: often(4),
         };
         let share = [0.0, 0.01, 0.04].choose(&mut core.rng).copied().unwrap_or_default();
+        let mut seldom = |share: f64| if core.rng.random_bool(0.25) { share } else { 0.0 };
+        let (read_slowly, decided_late) = (seldom(0.3), seldom(0.2));
         let mut some = || core.rng.random_range(0.0..=share);
-        core.weather =
-            Weather { lost: some(), never: some(), late: some(), slow: some(), refused: some(), decided_late: 0.0 };
-        if core.rng.random_bool(0.25) {
-            core.weather.decided_late = 0.2;
-        }
+        let (lost, never, late, slow, refused) = (some(), some(), some(), some(), some());
+        core.weather = Weather { lost, never, late, slow, refused, read_slowly, decided_late };
         let storm = core.rng.random_bool(0.95);
         if !storm {
             core.weather = Weather::default();
