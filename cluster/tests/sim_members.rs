@@ -55,13 +55,13 @@ fn run_seeds(seeds: std::ops::RangeInclusive<u64>, broken: Broken) -> (Vec<Outco
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > *seeds.end() || found.lock().unwrap().1.is_some() {
+                    if seed > *seeds.end() || found.lock().expect("no seed panics").1.is_some() {
                         return;
                     }
                     match World::new(seed, broken, false).run() {
-                        Ok(outcome) => found.lock().unwrap().0.push(outcome),
+                        Ok(outcome) => found.lock().expect("no seed panics").0.push(outcome),
                         Err((what, _)) => {
-                            let first = &mut found.lock().unwrap().1;
+                            let first = &mut found.lock().expect("no seed panics").1;
                             if first.as_ref().is_none_or(|(other, _)| seed < *other) {
                                 *first = Some((seed, what));
                             }
@@ -71,7 +71,7 @@ fn run_seeds(seeds: std::ops::RangeInclusive<u64>, broken: Broken) -> (Vec<Outco
             });
         }
     });
-    found.into_inner().unwrap()
+    found.into_inner().expect("no seed panics")
 }
 
 /// Broken worlds run until one is noticed, so many at most.

@@ -28,6 +28,9 @@ const REQUEST: u64 = 6_000 * MS;
 
 pub(crate) type Due = Box<dyn FnOnce(&mut Core) + Send>;
 
+/// A value, or its removal, and the time of the write.
+type Stamped = (Option<Vec<u8>>, i64);
+
 /// What is asked of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
@@ -128,8 +131,8 @@ pub(crate) struct Core {
     nodes: BTreeMap<String, Cell<NodeRow>>,
     shards: BTreeMap<u32, Cell<ShardRow>>,
     /// Entries and their times; removals have a time as well.
-    logs: BTreeMap<(u32, u64), (Option<Vec<u8>>, i64)>,
-    rows: BTreeMap<Vec<u8>, (Option<Vec<u8>>, i64)>,
+    logs: BTreeMap<(u32, u64), Stamped>,
+    rows: BTreeMap<Vec<u8>, Stamped>,
     /// By incarnation: until when its applied renewals let it hold, by its own clock (K1).
     pub(crate) leases: BTreeMap<u64, u64>,
     pub(crate) ledger: Ledger,
