@@ -35,6 +35,8 @@ use crate::shard::ShardId;
 const QUESTION: Duration = Duration::from_secs(2);
 /// Shards are read this often although nothing seems to have moved.
 const THOROUGH_EVERY: Duration = Duration::from_secs(5);
+/// Attempts to remove the own lease: of one renewal that came first, and of one answer that was lost.
+const LEAVE_ATTEMPTS: u32 = 3;
 /// A drain gives up its shards within this, or leaves them to the end of its lease.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -386,7 +388,8 @@ impl Member {
     async fn leases(&self, view: &mut View) -> Result<Vec<NodeRow>, StoreError> {
         let asked_at = self.held().now_ms();
         let nodes = ask(self.table.nodes()).await?;
-        view.watch.saw(asked_at, self.held().now_ms(), &nodes);
+        // The clock shows whole milliseconds: the answer arrived before the next one.
+        view.watch.saw(asked_at, self.held().now_ms() + 1, &nodes);
         self.bury(&view.watch).await;
         Ok(nodes)
     }
@@ -401,9 +404,11 @@ impl Member {
         (0..self.options.shards).filter(|shard| self.hosts.hosted(ShardId(*shard)).is_some()).count()
     }
 
-    /// Removes leases that did not change for a whole term (K2).
+    /// Removes leases that did not change for a whole term (K2). One of this process's own may be among them: a first
+    /// renewal that was applied after it was given up.
     async fn bury(&self, watch: &Watch) {
-        for row in watch.silent().filter(|row| NodeId::of(row.incarnation) != self.options.id) {
+        let own = self.me().incarnation;
+        for row in watch.silent().filter(|row| row.incarnation != own) {
             match ask(self.table.change_node(&row.name, Some(row), None)).await {
                 Ok(true) => {
                     warn!(node = row.name, "a node was silent for a whole term: its lease is removed");
@@ -456,12 +461,26 @@ impl Member {
         };
         self.renewed.notify_one();
         if let Some(row) = row.filter(|_| empty) {
-            let left = ask(self.table.change_node(&self.options.name, Some(&row), None)).await;
-            if !matches!(left, Ok(true)) {
+            if !self.remove_own(row).await {
                 warn!("the lease is left to its end");
             }
             self.fabric.nudge();
         }
+    }
+
+    /// Removes the own row, also if a renewal was under way that came first.
+    async fn remove_own(&self, mut row: NodeRow) -> bool {
+        for _ in 0..LEAVE_ATTEMPTS {
+            if let Ok(true) = ask(self.table.change_node(&self.options.name, Some(&row), None)).await {
+                return true;
+            }
+            match ask(self.table.node(&self.options.name)).await {
+                Ok(Some(now)) if now.incarnation == row.incarnation => row = now,
+                Ok(_) => return true,
+                Err(_) => {}
+            }
+        }
+        false
     }
 }
 

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::Core;
 use crate::node::{head_key, row_key};
+use crate::sea::Core;
 
 /// Who did it: which node, and which run of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct By {
-    pub node: usize,
-    pub id: u64,
+pub(crate) struct By {
+    pub(crate) node: usize,
+    pub(crate) id: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Deed {
+pub(crate) enum Deed {
     /// An owner has read its shard: the operations found, by number from 1.
     Loaded(Vec<u64>),
     /// An owner acknowledged an operation under a number, `at` by its own clock in milliseconds.
@@ -21,13 +21,13 @@ pub enum Deed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Note {
+pub(crate) struct Note {
     /// True time.
-    pub at: u64,
-    pub by: By,
-    pub shard: u32,
-    pub epoch: u64,
-    pub deed: Deed,
+    pub(crate) at: u64,
+    pub(crate) by: By,
+    pub(crate) shard: u32,
+    pub(crate) epoch: u64,
+    pub(crate) deed: Deed,
 }
 
 #[derive(Debug, Default)]
@@ -42,28 +42,28 @@ struct Book {
 }
 
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     notes: Vec<Note>,
     books: BTreeMap<u32, Book>,
     /// Names of nodes.
-    pub names: Vec<String>,
-    pub acks: u64,
-    pub loads: u64,
+    pub(crate) names: Vec<String>,
+    pub(crate) acks: u64,
+    pub(crate) loads: u64,
 }
 
 impl Ledger {
-    pub fn note(&mut self, note: Note) {
+    pub(crate) fn note(&mut self, note: Note) {
         self.notes.push(note);
     }
 
     /// The highest epoch whose owner has read this shard.
-    pub fn loaded(&self, shard: u32) -> u64 {
+    pub(crate) fn loaded(&self, shard: u32) -> u64 {
         self.books.get(&shard).map_or(0, |book| book.epoch)
     }
 }
 
 /// Takes what the nodes did since the last time.
-pub fn check(core: &mut Core) {
+pub(crate) fn check(core: &mut Core) {
     let mut notes = std::mem::take(&mut core.ledger.notes);
     notes.sort_by_key(|note| note.at);
     for note in notes {
@@ -135,7 +135,7 @@ fn entitled(core: &Core, note: &Note, name: &str, at_ms: u64) -> Option<String> 
 }
 
 /// In the end everything acknowledged is there.
-pub fn final_check(core: &mut Core) {
+pub(crate) fn final_check(core: &mut Core) {
     let mut lost = Vec::new();
     for (shard, book) in &core.ledger.books {
         let there = |number: &u64| core.row(&row_key(*shard, *number)).map(|(value, _)| as_number(value));
@@ -145,6 +145,6 @@ pub fn final_check(core: &mut Core) {
     lost.into_iter().for_each(|what| core.broken(what));
 }
 
-pub fn as_number(bytes: &[u8]) -> u64 {
+pub(crate) fn as_number(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(bytes.try_into().expect("eight bytes"))
 }

@@ -20,8 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 use crate::Broken;
-use crate::core::{Asker, Core, Kind, MS, Mail, Shared, ask, lock};
 use crate::ledger::{By, Deed, Note, as_number};
+use crate::sea::{Asker, Core, Kind, MS, Mail, Shared, ask, lock};
 
 /// What a shard that leaves is given to come to rest, as in the server.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -30,7 +30,7 @@ const READ_AGAIN: Duration = Duration::from_millis(50);
 
 /// A node's monotonic clock: that of its paused runtime, which the world moves.
 #[derive(Debug, Clone)]
-pub struct NodeClock {
+pub(crate) struct NodeClock {
     started: Instant,
     /// True time at which it was 0.
     born: u64,
@@ -44,7 +44,7 @@ impl NodeClock {
     }
 
     /// True time, as it is now by this clock.
-    pub fn true_us(&self) -> u64 {
+    pub(crate) fn true_us(&self) -> u64 {
         self.born + self.elapsed_us() * 1_000 / self.rate
     }
 
@@ -60,11 +60,11 @@ impl Clock for NodeClock {
     }
 }
 
-pub fn head_key(shard: u32) -> Vec<u8> {
+pub(crate) fn head_key(shard: u32) -> Vec<u8> {
     [&shard.to_be_bytes()[..], b"h"].concat()
 }
 
-pub fn row_key(shard: u32, number: u64) -> Vec<u8> {
+pub(crate) fn row_key(shard: u32, number: u64) -> Vec<u8> {
     [&shard.to_be_bytes()[..], b"r", &number.to_be_bytes()].concat()
 }
 
@@ -209,7 +209,7 @@ struct Guest {
 }
 
 /// Hosts shards as the server does: N4, a shard does nothing once its epoch or its node's lease has ended.
-pub struct Guests {
+pub(crate) struct Guests {
     core: Shared,
     from: Asker,
     by: By,
@@ -313,7 +313,7 @@ impl Guests {
     }
 
     /// Shards that serve: number and epoch.
-    pub fn serving(&self) -> Vec<(u32, u64)> {
+    pub(crate) fn serving(&self) -> Vec<(u32, u64)> {
         let serving = |guest: &&Guest| guest.head.is_some() && !guest.leaving;
         self.shards().1.values().filter(serving).map(|guest| (guest.fence.shard, guest.fence.epoch)).collect()
     }
@@ -396,7 +396,7 @@ impl Fabric for Wires {
 
 /// How far a run has come with its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     No,
     Drains,
     /// It has left; how many shards it could not hand over.
@@ -404,14 +404,14 @@ pub enum End {
 }
 
 /// One process.
-pub struct Run {
-    pub id: NodeId,
-    pub member: Arc<Member>,
-    pub guests: Arc<Guests>,
-    pub held: Arc<Held>,
-    pub routes: Arc<Routes>,
-    pub end: Arc<Mutex<End>>,
-    pub mail: Vec<Mail>,
+pub(crate) struct Run {
+    pub(crate) id: NodeId,
+    pub(crate) member: Arc<Member>,
+    pub(crate) guests: Arc<Guests>,
+    pub(crate) held: Arc<Held>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) end: Arc<Mutex<End>>,
+    pub(crate) mail: Vec<Mail>,
     news: Arc<News>,
     clock: NodeClock,
     runtime: Runtime,
@@ -419,7 +419,7 @@ pub struct Run {
 
 impl Run {
     /// Starts at this moment.
-    pub fn start(core: &Shared, node: usize, name: &str, (shards, rate): (u32, u64), broken: Broken) -> Self {
+    pub(crate) fn start(core: &Shared, node: usize, name: &str, (shards, rate): (u32, u64), broken: Broken) -> Self {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let guard = runtime.enter();
         let (born, id, terms) = {
@@ -453,7 +453,7 @@ impl Run {
     }
 
     /// Lives until a true time. `stopped_until`: it was stopped until then, and what it sees is that time has passed.
-    pub fn live(&mut self, until: u64, stopped_until: Option<u64>) {
+    pub(crate) fn live(&mut self, until: u64, stopped_until: Option<u64>) {
         let mail = std::mem::take(&mut self.mail);
         let (clock, news, guests) = (&self.clock, &self.news, &self.guests);
         self.runtime.block_on(async move {
@@ -473,7 +473,7 @@ impl Run {
     }
 
     /// Hands everything over and leaves, as the server does when it is told to end.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         let (member, end) = (Arc::clone(&self.member), Arc::clone(&self.end));
         *end.lock().expect("no step panics") = End::Drains;
         let drained = async move {
@@ -485,12 +485,12 @@ impl Run {
         self.runtime.spawn(drained);
     }
 
-    pub fn end(&self) -> End {
+    pub(crate) fn end(&self) -> End {
         *self.end.lock().expect("no step panics")
     }
 
     /// Asks something that looks at this node's clock.
-    pub fn here<T>(&self, question: impl FnOnce(&Self) -> T) -> T {
+    pub(crate) fn here<T>(&self, question: impl FnOnce(&Self) -> T) -> T {
         let _guard = self.runtime.enter();
         question(self)
     }

@@ -12,9 +12,9 @@ use rand::seq::IndexedRandom;
 use std::sync::{Arc, Mutex};
 
 use crate::Broken;
-use crate::core::{Core, MS, Mail, Shared, Weather, lock};
 use crate::ledger;
 use crate::node::{End, Run};
+use crate::sea::{Core, MS, Mail, Shared, Weather, lock};
 
 const SECOND: u64 = 1_000 * MS;
 /// Length of a step.
@@ -22,9 +22,11 @@ const STEP: std::ops::Range<u64> = 8 * MS..30 * MS;
 /// How long things go wrong.
 const STORM: std::ops::Range<u64> = 25 * SECOND..45 * SECOND;
 /// Once nothing goes wrong any more, every shard serves at its home within this.
-pub const SETTLES_WITHIN: u64 = 25 * SECOND;
+pub(crate) const SETTLES_WITHIN: u64 = 25 * SECOND;
+/// And it stays so for this long: what was late has arrived by then, and what was open was asked again.
+const STAYS: u64 = 4 * SECOND;
 /// A node without faults around it has handed everything over and left within this, and its shards serve elsewhere.
-pub const DRAINS_WITHIN: u64 = 12 * SECOND;
+pub(crate) const DRAINS_WITHIN: u64 = 12 * SECOND;
 /// Slowest and fastest clock, in milliseconds to the second: as far apart as K3 allows.
 const RATES: (u64, u64) = (1_000, 1_500);
 
@@ -52,7 +54,7 @@ struct Node {
     gone: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     core: Shared,
     nodes: Vec<Node>,
     fates: Fates,
@@ -64,17 +66,17 @@ pub struct World {
 
 /// What a seed came to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub acks: u64,
-    pub loads: u64,
-    pub digest: u64,
+pub(crate) struct Outcome {
+    pub(crate) acks: u64,
+    pub(crate) loads: u64,
+    pub(crate) digest: u64,
     /// Milliseconds of true time until everything served again.
-    pub settled: u64,
-    pub drained: u64,
+    pub(crate) settled: u64,
+    pub(crate) drained: u64,
 }
 
 impl World {
-    pub fn new(seed: u64, broken: Broken, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, broken: Broken, traced: bool) -> Self {
         let margin_ms = if broken == Broken::Margin { 0 } else { Terms::default().margin_ms };
         let mut core = Core::new(seed, Terms { margin_ms, ..Terms::default() }, traced);
         let rng = &mut core.rng;
@@ -103,8 +105,11 @@ impl World {
             cut: often(4),
         };
         let share = [0.0, 0.01, 0.04].choose(&mut core.rng).copied().unwrap_or_default();
+        let mut seldom = |share: f64| if core.rng.random_bool(0.25) { share } else { 0.0 };
+        let (read_slowly, decided_late) = (seldom(0.3), seldom(0.2));
         let mut some = || core.rng.random_range(0.0..=share);
-        core.weather = Weather { lost: some(), never: some(), late: some(), slow: some(), refused: some() };
+        let (lost, never, late, slow, refused) = (some(), some(), some(), some(), some());
+        core.weather = Weather { lost, never, late, slow, refused, read_slowly, decided_late };
         let storm = core.rng.random_bool(0.95);
         if !storm {
             core.weather = Weather::default();
@@ -119,7 +124,7 @@ impl World {
     }
 
     /// The whole life of a world; what is wrong with it otherwise.
-    pub fn run(mut self) -> Result<Outcome, (String, Vec<String>)> {
+    pub(crate) fn run(mut self) -> Result<Outcome, (String, Vec<String>)> {
         let lived = self.live();
         let mut core = lock(&self.core);
         let outcome =
@@ -140,10 +145,6 @@ impl World {
         }
         self.heal();
         let settled = self.await_settled(SETTLES_WITHIN)?;
-        let from = self.now();
-        while self.now() < from + 2 * SECOND {
-            self.step()?;
-        }
         let drained = if self.nodes.len() > 1 { self.last_drain()? } else { 0 };
         let mut core = lock(&self.core);
         ledger::final_check(&mut core);
@@ -346,18 +347,19 @@ impl World {
     }
 
     fn await_settled(&mut self, within: u64) -> Result<u64, String> {
-        let from = self.now();
+        let (from, mut since) = (self.now(), None);
         loop {
             self.step()?;
             // Who was told to go before comes back at once.
             let now = self.now();
             self.nodes.iter_mut().for_each(|node| node.boots_at = node.boots_at.min(now));
             match self.settled() {
-                Ok(()) => return Ok(now - from),
+                Ok(()) if since.is_some_and(|since| now > since + STAYS) => return Ok(now - STAYS - from),
+                Ok(()) => since = since.or(Some(now)),
                 Err(why) if now > from + within => {
                     return Err(format!("not settled within {} s: {why}", within / SECOND));
                 }
-                Err(_) => {}
+                Err(_) => since = None,
             }
         }
     }
@@ -412,7 +414,8 @@ impl World {
             if let Some(End::Left(kept)) = self.nodes.get(n).and_then(|node| node.run.as_ref()).map(Run::end) {
                 left = Some(kept);
                 if lock(&self.core).node_now(&self.nodes[n].name).is_some() {
-                    return Err("a node that has drained leaves its lease behind".to_owned());
+                    let row = lock(&self.core).node_now(&self.nodes[n].name).cloned();
+                    return Err(format!("a node that has drained, with {kept} shards left, leaves {row:?} behind"));
                 }
                 (self.nodes[n].run, self.nodes[n].gone) = (None, true);
             }

@@ -22,15 +22,18 @@ use crate::ledger::Ledger;
 use crate::node::NodeClock;
 
 /// Microseconds of true time in a millisecond.
-pub const MS: u64 = 1_000;
+pub(crate) const MS: u64 = 1_000;
 /// The driver gives a request up after this.
 const REQUEST: u64 = 6_000 * MS;
 
-pub type Due = Box<dyn FnOnce(&mut Core) + Send>;
+pub(crate) type Due = Box<dyn FnOnce(&mut Core) + Send>;
+
+/// A value, or its removal, and the time of the write.
+type Stamped = (Option<Vec<u8>>, i64);
 
 /// What is asked of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Leases and owners: plain and serial reads.
     Table,
     /// A decision of the tables.
@@ -46,26 +49,30 @@ impl Kind {
     }
 
     /// The part of the store that it needs.
-    pub fn part(self) -> usize {
+    pub(crate) fn part(self) -> usize {
         usize::from(matches!(self, Self::Read | Self::Write))
     }
 }
 
 /// Who asks.
 #[derive(Debug, Clone)]
-pub struct Asker {
-    pub node: usize,
-    pub clock: NodeClock,
+pub(crate) struct Asker {
+    pub(crate) node: usize,
+    pub(crate) clock: NodeClock,
 }
 
 /// How often things go wrong, of 1.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Weather {
-    pub lost: f64,
-    pub never: f64,
-    pub late: f64,
-    pub slow: f64,
-    pub refused: f64,
+pub(crate) struct Weather {
+    pub(crate) lost: f64,
+    pub(crate) never: f64,
+    pub(crate) late: f64,
+    pub(crate) slow: f64,
+    pub(crate) refused: f64,
+    /// Reads of the tables that take seconds.
+    pub(crate) read_slowly: f64,
+    /// Decisions that take effect long after they were given up.
+    pub(crate) decided_late: f64,
 }
 
 /// What becomes of a question.
@@ -99,7 +106,7 @@ impl<T> Default for Cell<T> {
 
 /// What waits for a node.
 #[derive(Debug, Clone)]
-pub enum Mail {
+pub(crate) enum Mail {
     News(Vec<(ShardId, Route)>),
     Nudge,
     Linked(NodeId, bool),
@@ -108,40 +115,40 @@ pub enum Mail {
 }
 
 /// All that is shared. Locked for moments only, and by one thread.
-pub struct Core {
-    pub rng: StdRng,
+pub(crate) struct Core {
+    pub(crate) rng: StdRng,
     /// Microseconds of true time.
-    pub now: u64,
+    pub(crate) now: u64,
     number: u64,
     queue: BTreeMap<(u64, u64), Due>,
-    pub mail: Vec<(usize, Mail)>,
-    pub weather: Weather,
-    pub terms: Terms,
+    pub(crate) mail: Vec<(usize, Mail)>,
+    pub(crate) weather: Weather,
+    pub(crate) terms: Terms,
     /// Until when a part of the store does not answer a node.
-    pub blocked: BTreeMap<(usize, usize), u64>,
+    pub(crate) blocked: BTreeMap<(usize, usize), u64>,
     /// Until when what one node tells another is lost.
-    pub cut: BTreeMap<(usize, usize), u64>,
+    pub(crate) cut: BTreeMap<(usize, usize), u64>,
     nodes: BTreeMap<String, Cell<NodeRow>>,
     shards: BTreeMap<u32, Cell<ShardRow>>,
     /// Entries and their times; removals have a time as well.
-    logs: BTreeMap<(u32, u64), (Option<Vec<u8>>, i64)>,
-    rows: BTreeMap<Vec<u8>, (Option<Vec<u8>>, i64)>,
+    logs: BTreeMap<(u32, u64), Stamped>,
+    rows: BTreeMap<Vec<u8>, Stamped>,
     /// By incarnation: until when its applied renewals let it hold, by its own clock (K1).
-    pub leases: BTreeMap<u64, u64>,
-    pub ledger: Ledger,
-    pub broken: Option<String>,
-    pub trace: Option<Vec<String>>,
-    pub digest: u64,
+    pub(crate) leases: BTreeMap<u64, u64>,
+    pub(crate) ledger: Ledger,
+    pub(crate) broken: Option<String>,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) digest: u64,
 }
 
-pub type Shared = Arc<Mutex<Core>>;
+pub(crate) type Shared = Arc<Mutex<Core>>;
 
-pub fn lock(core: &Shared) -> MutexGuard<'_, Core> {
+pub(crate) fn lock(core: &Shared) -> MutexGuard<'_, Core> {
     core.lock().expect("no step panics")
 }
 
 /// Asks the store, over its network.
-pub async fn ask<T: Send + 'static>(
+pub(crate) async fn ask<T: Send + 'static>(
     core: &Shared,
     from: &Asker,
     kind: Kind,
@@ -152,7 +159,7 @@ pub async fn ask<T: Send + 'static>(
 }
 
 impl Core {
-    pub fn new(seed: u64, terms: Terms, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, terms: Terms, traced: bool) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
             now: 0,
@@ -176,32 +183,32 @@ impl Core {
     }
 
     /// Something happened that is worth telling.
-    pub fn tell(&mut self, at: u64, what: impl FnOnce() -> String) {
+    pub(crate) fn tell(&mut self, at: u64, what: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9.3} {}", at as f64 / (1_000 * MS) as f64, what()));
         }
     }
 
-    pub fn digest(&mut self, what: impl Hash) {
+    pub(crate) fn digest(&mut self, what: impl Hash) {
         let mut hasher = DefaultHasher::new();
         (self.digest, what).hash(&mut hasher);
         self.digest = hasher.finish();
     }
 
     /// A promise is broken. The first one counts.
-    pub fn broken(&mut self, what: String) {
+    pub(crate) fn broken(&mut self, what: String) {
         let now = self.now;
         self.tell(now, || format!("BROKEN {what}"));
         self.broken.get_or_insert(what);
     }
 
-    pub fn at(&mut self, time: u64, due: Due) {
+    pub(crate) fn at(&mut self, time: u64, due: Due) {
         self.number += 1;
         self.queue.insert((time.max(self.now), self.number), due);
     }
 
     /// Lets happen what is due until `time`.
-    pub fn pass(&mut self, time: u64) {
+    pub(crate) fn pass(&mut self, time: u64) {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= time) {
             let ((at, _), due) = entry.remove_entry();
             self.now = self.now.max(at);
@@ -211,7 +218,7 @@ impl Core {
     }
 
     /// The weather clears up: what is late arrives within a second.
-    pub fn clear_up(&mut self) {
+    pub(crate) fn clear_up(&mut self) {
         (self.weather, self.now) = (Weather::default(), self.now);
         (self.blocked, self.cut) = (BTreeMap::new(), BTreeMap::new());
         let soon = self.now + 1_000 * MS;
@@ -231,13 +238,15 @@ impl Core {
             };
         }
         let weather = self.weather;
+        let slow = weather.slow + if kind == Kind::Table { weather.read_slowly } else { 0.0 };
         let mut bound = 0.0;
         for (share, fate) in [
             (weather.lost, Fate::Lost),
             (weather.never, Fate::Never),
             (weather.late, Fate::Late),
-            (weather.slow, Fate::Slow),
+            (slow, Fate::Slow),
             (weather.refused, Fate::Refused),
+            (if kind == Kind::Decide { weather.decided_late } else { 0.0 }, Fate::Late),
         ] {
             bound += share;
             if draw < bound {
@@ -257,7 +266,7 @@ impl Core {
         let (sent, fate) = (from.clock.true_us(), self.fate(from, kind));
         let mut soon = |below: u64| self.rng.random_range(300..below * MS);
         let (there, back, given_up) = match fate {
-            Fate::Slow => (sent + soon(3_000), soon(3_000), 0),
+            Fate::Slow => (sent + soon(1_500), soon(1_500), 0),
             Fate::Late if !kind.reads() => {
                 (sent + if soon(1_000) & 1 == 0 { soon(5_000) } else { soon(40_000) }, 0, soon(6_000))
             }
@@ -287,7 +296,7 @@ impl Core {
     }
 
     /// Something is said to a node, unless the way to it is cut.
-    pub fn post(&mut self, from: usize, to: usize, sent: u64, mail: Mail) {
+    pub(crate) fn post(&mut self, from: usize, to: usize, sent: u64, mail: Mail) {
         if self.cut.get(&(from, to)).is_some_and(|until| self.now < *until) {
             return;
         }
@@ -299,31 +308,31 @@ impl Core {
 /// The tables.
 impl Core {
     /// Rows with the number of their partition.
-    pub fn nodes_seen(&self) -> Vec<(usize, NodeRow)> {
+    pub(crate) fn nodes_seen(&self) -> Vec<(usize, NodeRow)> {
         let number = |name: &str| self.ledger.names.iter().position(|known| known == name).expect("a node's name");
         self.nodes.iter().filter_map(|(name, cell)| Some((number(name), cell.seen.clone()?))).collect()
     }
 
-    pub fn shards_seen(&self) -> Vec<(usize, ShardRow)> {
+    pub(crate) fn shards_seen(&self) -> Vec<(usize, ShardRow)> {
         self.shards.iter().filter_map(|(shard, cell)| Some((*shard as usize, cell.seen.clone()?))).collect()
     }
 
-    pub fn node(&mut self, name: &str) -> Option<NodeRow> {
+    pub(crate) fn node(&mut self, name: &str) -> Option<NodeRow> {
         let cell = self.nodes.get_mut(name)?;
         cell.seen.clone_from(&cell.now);
         cell.now.clone()
     }
 
     /// As it is, without looking.
-    pub fn node_now(&self, name: &str) -> Option<&NodeRow> {
+    pub(crate) fn node_now(&self, name: &str) -> Option<&NodeRow> {
         self.nodes.get(name)?.now.as_ref()
     }
 
-    pub fn shard_now(&self, shard: u32) -> Option<&ShardRow> {
+    pub(crate) fn shard_now(&self, shard: u32) -> Option<&ShardRow> {
         self.shards.get(&shard)?.now.as_ref()
     }
 
-    pub fn group(&mut self, group: u32) -> Vec<ShardRow> {
+    pub(crate) fn group(&mut self, group: u32) -> Vec<ShardRow> {
         let cells = self.shards.values_mut();
         let rows = cells.filter_map(|cell| {
             cell.seen.clone_from(&cell.now);
@@ -343,7 +352,7 @@ impl Core {
     }
 
     /// `sent_ms` is when its sender asked, by its own clock.
-    pub fn change_node(
+    pub(crate) fn change_node(
         &mut self,
         name: &str,
         (before, after): (Option<&NodeRow>, Option<&NodeRow>),
@@ -363,6 +372,7 @@ impl Core {
         }
         let now = self.now;
         self.digest((now, name, after));
+        self.tell(now, || format!("renewal of {name}: {:?} sent at {sent_ms}", after.map(|row| row.version)));
         if before.map(|row| row.incarnation) != after.map(|row| row.incarnation) {
             let show = |row: Option<&NodeRow>| row.map_or("none".to_owned(), |row| format!("{:x}", row.incarnation));
             self.tell(now, || format!("lease {name}: {} -> {}", show(before), show(after)));
@@ -380,7 +390,7 @@ impl Core {
         true
     }
 
-    pub fn change_shards(&mut self, changes: &[ShardChange], answered: bool) -> bool {
+    pub(crate) fn change_shards(&mut self, changes: &[ShardChange], answered: bool) -> bool {
         let Some(first) = changes.first() else { return true };
         self.group(group_of(first.after.shard));
         if changes.iter().any(|change| self.shard_now(change.after.shard) != change.before.as_ref()) {
@@ -423,7 +433,7 @@ impl Core {
 
 /// Logs and rows.
 impl Core {
-    pub fn put_entry(&mut self, shard: u32, epoch: u64, entry: &[u8], at: i64) {
+    pub(crate) fn put_entry(&mut self, shard: u32, epoch: u64, entry: &[u8], at: i64) {
         let now = self.now;
         self.tell(now, || format!("entry {epoch}.{} of shard {shard}", at & 0xFFFF_FFFF));
         if self.logs.get(&(shard, epoch)).is_none_or(|(_, there)| *there < at) {
@@ -431,12 +441,12 @@ impl Core {
         }
     }
 
-    pub fn entry(&self, shard: u32, epoch: u64) -> Option<(Vec<u8>, i64)> {
+    pub(crate) fn entry(&self, shard: u32, epoch: u64) -> Option<(Vec<u8>, i64)> {
         self.logs.get(&(shard, epoch)).and_then(|(entry, at)| Some((entry.clone()?, *at)))
     }
 
     /// An entry of which some rows were written and others were not is lost with its log.
-    pub fn drop_entry(&mut self, shard: u32, epoch: u64, until: i64) {
+    pub(crate) fn drop_entry(&mut self, shard: u32, epoch: u64, until: i64) {
         let now = self.now;
         self.tell(now, || format!("log {epoch} of shard {shard} is dropped"));
         let Some((Some(entry), at)) = self.logs.insert((shard, epoch), (None, until)) else { return };
@@ -451,7 +461,7 @@ impl Core {
         }
     }
 
-    pub fn put_row(&mut self, shard: u32, Change(key, value): Change, at: i64) {
+    pub(crate) fn put_row(&mut self, shard: u32, Change(key, value): Change, at: i64) {
         let now = self.now;
         self.tell(now, || format!("row {}.{} of shard {shard}: {:?}", at >> 32, at & 0xFFFF_FFFF, &key[4..]));
         let known = self.rows.get(&key);
@@ -469,12 +479,12 @@ impl Core {
     }
 
     /// A value and its time.
-    pub fn row(&self, key: &[u8]) -> Option<(&[u8], i64)> {
+    pub(crate) fn row(&self, key: &[u8]) -> Option<(&[u8], i64)> {
         self.rows.get(key).and_then(|(value, at)| value.as_deref().map(|value| (value, *at)))
     }
 
     /// Rows whose keys begin so.
-    pub fn rows(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub(crate) fn rows(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let from = self.rows.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
         from.filter_map(|(key, (value, _))| value.clone().map(|value| (key.clone(), value))).collect()
     }
