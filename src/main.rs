@@ -11,6 +11,7 @@ mod http;
 mod identity;
 mod limits;
 mod mail;
+mod mcp;
 mod membership;
 mod node;
 mod objects;
