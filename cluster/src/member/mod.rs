@@ -361,8 +361,7 @@ impl Member {
         let rows = ask(self.table.shards()).await?;
         let nodes = self.leases(view).await?; // M1
         self.fabric.know(&nodes);
-        // By process: one that has another lease already has forgotten what it had registered, and does it again itself.
-        let id = |row: &NodeRow| NodeId::of(row.incarnation);
+        let id = |row: &NodeRow| NodeId::of(row.incarnation); // one with another lease registers its sockets anew
         let gone = |row: &&NodeRow| !self.is_me(row) && !nodes.iter().any(|node| id(node) == id(row));
         view.nodes.iter().filter(gone).for_each(|row| self.hosts.gone(NodeId::of(row.incarnation)));
         view.nodes.clone_from(&nodes);
