@@ -37,7 +37,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub use self::attachments::TYPES as ATTACHMENT_TYPES;
 use crate::app::App;
 use crate::wire::error::ApiError;
-use crate::{openapi, ws};
+use crate::{dashboard, openapi, ws};
 
 /// All routes.
 pub fn router(app: &App) -> Router<App> {
@@ -57,6 +57,7 @@ pub fn router(app: &App) -> Router<App> {
         .merge(operations::routes())
         .merge(operator::routes())
         .merge(pages::routes())
+        .merge(dashboard::pages::routes())
         .merge(openapi::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })

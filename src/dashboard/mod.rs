@@ -1,0 +1,3 @@
+//! The owner's view of the agents that belong to them.
+
+pub mod pages;
