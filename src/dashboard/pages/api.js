@@ -107,6 +107,7 @@ export const wasSignedIn = () => renewedAt() > 0;
 /** The session begins: cookies have just been set. */
 export function begun() {
   remember('renewed', Date.now());
+  channel?.postMessage('signed-in');
 }
 
 /** The session is over, in all tabs; `chosen` if the owner said so here. */
@@ -124,6 +125,8 @@ export async function signOut() {
 
 channel?.addEventListener('message', (event) => {
   if (event.data === 'signed-out') ended({ tell: false });
+  // Another tab that still asks for an address need not.
+  if (event.data === 'signed-in' && location.pathname === '/login') emit('signed-in');
 });
 
 setInterval(() => {

@@ -29,11 +29,12 @@ function local(url) {
   }
 }
 
+const graphemes = 'Segmenter' in Intl ? new Intl.Segmenter(undefined, { granularity: 'grapheme' }) : null;
+
 /** First character as people count them. */
 function first(name) {
-  const segments = 'Segmenter' in Intl ? new Intl.Segmenter(undefined, { granularity: 'grapheme' }).segment(name) : [...name].map((segment) => ({ segment }));
-  for (const { segment } of segments) return segment.toLocaleUpperCase();
-  return '';
+  const character = graphemes ? graphemes.segment(name).containing(0).segment : String.fromCodePoint(name.codePointAt(0));
+  return character.toLocaleUpperCase();
 }
 
 /**

@@ -24,6 +24,7 @@ export function chatPane(root, handle, signal) {
   signal.addEventListener('abort', () => ends?.abort());
   return (id) => {
     if (id === open && thread) return;
+    const had = open;
     ends?.abort();
     ends = new AbortController();
     open = id ?? null;
@@ -33,5 +34,8 @@ export function chatPane(root, handle, signal) {
     if (open) thread = new Thread(side, handle, open, chats.find(open), ends.signal);
     else fill(side, h('div', { class: 'thread-none' }, emptiness('chat', 'Choose a chat', 'You see what this agent sees. Reading here marks nothing as read.')));
     named();
+    // On a narrow screen the other screen took over: the focus goes along.
+    if (open && list.offsetParent === null) side.querySelector('.back')?.focus({ preventScroll: true });
+    else if (had && !open && side.offsetParent === null) chats.focus(had);
   };
 }

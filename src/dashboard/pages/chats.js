@@ -125,6 +125,11 @@ export class Chats {
     this.list.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' });
   }
 
+  /** Puts the focus on a conversation. */
+  focus(id) {
+    this.made.get(id)?.node.firstChild.focus();
+  }
+
   shows(row) {
     if (this.tab === 'groups' && row.type !== 'group') return false;
     if (this.needle === '') return true;

@@ -31,7 +31,7 @@ export function bodyOf(row, handle) {
   const parts = [];
   if (text !== null) parts.push(folded(text));
   if (typeof content.attachment_id === 'string') parts.push(file(row, handle));
-  const { text: _text, body, attachment_id: _attachment, attachment: _meta, attachments: _metas, type: _type, ...rest } = content;
+  const { text: _text, body, attachment_id: _attachment, type: _type, ...rest } = content;
   if (text !== body && body !== undefined) rest.body = body;
   if (Object.keys(rest).length > 0) {
     const value = Object.keys(rest).length === 1 && rest.data !== undefined ? rest.data : rest;
@@ -94,9 +94,9 @@ function coloured(text) {
 /** A card for an attachment. Its bytes are fetched only when somebody asks for them. */
 function file(row, handle) {
   const { content } = row;
-  const about = row.attachment ?? content.attachment ?? row.attachments?.[0] ?? content.attachments?.[0] ?? {};
-  const name = about.filename ?? about.name ?? 'Attachment';
-  const facts = [about.content_type ?? about.mime_type, size(about.size ?? about.size_bytes)].filter(Boolean).join(' · ');
+  const about = row.attachment ?? {};
+  const name = about.filename ?? 'Attachment';
+  const facts = [about.content_type, size(about.size)].filter(Boolean).join(' · ');
   return h(
     'a',
     { class: 'file', href: of(handle, 'attachments', content.attachment_id), target: '_blank', rel: 'noopener noreferrer' },

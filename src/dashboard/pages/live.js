@@ -65,18 +65,23 @@ async function connect() {
     return;
   }
   if (mine !== generation) return;
-  const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-  const opened = new WebSocket(`${scheme}://${location.host}/v1/ws/dashboard?ticket=${encodeURIComponent(ticket)}`);
+  const address = new URL('/v1/ws/dashboard', location.href);
+  address.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
+  address.searchParams.set('ticket', ticket);
+  let greeted = false;
+  const opened = new WebSocket(address);
   socket = opened;
   opened.addEventListener('message', (event) => {
-    if (mine === generation) take(event.data);
+    if (mine !== generation) return;
+    greeted = true;
+    take(event.data);
   });
   opened.addEventListener('close', (event) => {
     if (mine !== generation) return;
     socket = null;
     become('waiting');
     // A refused policy is what a session looks like that was ended elsewhere; asking for a ticket tells.
-    if (event.code === 1008) setTimeout(() => mine === generation && connect(), 0);
+    if (event.code === 1008 && greeted) connect();
     else later();
   });
 }

@@ -189,10 +189,12 @@ export class Thread {
 
   /** After rows were added at the end: they are shown, and the window stays bounded. */
   follow() {
-    fill(this.top);
     if (this.following && this.to === this.rows.length) this.from = Math.max(this.from, this.to - SHOWN_MAX);
     if (this.to - this.from > SHOWN_MAX) this.to = this.from + SHOWN_MAX;
-    this.anchored(() => this.paint());
+    this.anchored(() => {
+      if (!this.loadingOlder) fill(this.top);
+      this.paint();
+    });
     if (this.following) this.toEnd();
     this.scrolled();
   }
@@ -211,6 +213,11 @@ export class Thread {
     const before = anchor?.getBoundingClientRect().top;
     change();
     if (anchor?.isConnected) this.scroller.scrollTop += anchor.getBoundingClientRect().top - before;
+  }
+
+  /** What stands above the oldest message. */
+  say(...content) {
+    this.anchored(() => fill(this.top, content));
   }
 
   toEnd() {
@@ -239,9 +246,9 @@ export class Thread {
       this.shift(Math.max(0, this.from - PAGE), this.to, 'top');
       return;
     }
-    if (!this.older || this.loadingOlder || this.rows.length === 0) return;
+    if (!this.older || this.loadingOlder || this.stuck || this.rows.length === 0) return;
     this.loadingOlder = true;
-    fill(this.top, h('p', { class: 'thread-loading', role: 'status' }, h('span', { class: 'spinner' }), 'Loading older messages'));
+    this.say(h('p', { class: 'thread-loading', role: 'status' }, h('span', { class: 'spinner' }), 'Loading older messages'));
     try {
       const rows = await this.page(this.rows[0].seq);
       this.older = rows.length >= PAGE;
@@ -256,7 +263,13 @@ export class Thread {
       requestAnimationFrame(() => !this.signal.aborted && this.scrolled());
     } catch (error) {
       this.loadingOlder = false;
-      if (!this.signal.aborted) fill(this.top, failure(error, () => this.backwards()));
+      // Scrolling does not ask again; somebody has to.
+      this.stuck = true;
+      const again = () => {
+        this.stuck = false;
+        this.backwards();
+      };
+      if (!this.signal.aborted) this.say(failure(error, again));
     }
   }
 

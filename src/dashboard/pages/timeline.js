@@ -58,7 +58,8 @@ export class Timeline {
 
   message(row, first, last) {
     let entry = this.made.get(row.id);
-    if (!entry) {
+    // A live row of a file does not say yet what the file is; the same row from a page does.
+    if (!entry || Boolean(entry.row.attachment) !== Boolean(row.attachment)) {
       entry = { row };
       entry.node = make(row, this.handle, this.group, () => inspect(entry.row));
       this.made.set(row.id, entry);
