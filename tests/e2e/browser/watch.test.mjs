@@ -126,9 +126,11 @@ test('older history comes by scrolling, stays where it is read, and never fills 
   assert.equal(asked.length, 0);
 
   const numbers = () => page.locator('.message').evaluateAll((all) => all.map((node) => Number(node.dataset.seq)));
-  const top = () =>
+  // Far enough up to make it load; answers the line that the reader looks at.
+  const up = () =>
     page.evaluate(() => {
       const scroller = document.querySelector('.thread-scroll');
+      scroller.scrollTop = 40;
       const edge = scroller.getBoundingClientRect().top;
       const node = [...document.querySelectorAll('.message')].find((one) => one.getBoundingClientRect().bottom > edge);
       return { seq: node.dataset.seq, y: node.getBoundingClientRect().top };
@@ -136,12 +138,7 @@ test('older history comes by scrolling, stays where it is read, and never fills 
   const place = (seq) => page.evaluate((one) => document.querySelector(`.message[data-seq="${one}"]`).getBoundingClientRect().top, seq);
   let moves = 0;
   for (let first = (await numbers())[0]; first > 1; ) {
-    // Far enough up to make it load, then the reader's line must not move.
-    const seen = await page.evaluate(() => {
-      const scroller = document.querySelector('.thread-scroll');
-      scroller.scrollTop = 40;
-      return null;
-    }).then(top);
+    const seen = await up();
     first = await until('older messages are there', async () => {
       const now = (await numbers())[0];
       return now < first || now === 1 ? now : undefined;
