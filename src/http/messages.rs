@@ -118,7 +118,7 @@ async fn page(
     let cursor = wanted.ok_or(ApiError::MessageNotFound)?;
     let rows = history::page(app.store().as_ref(), &view, caller.id(), cursor, limit).await?;
     let context = Context::read(&app, rows.iter().map(|row| place(&row.message)).collect()).await?;
-    let shown = rows.iter().map(|Seen { message, state }| {
+    let shown = rows.iter().map(|Seen { message, state, .. }| {
         message_value(message, context.about(message), *state).with_ownership(message.sender == caller.id())
     });
     Ok(Json(shown.collect::<Vec<_>>()).into_response())
