@@ -881,6 +881,7 @@ def observed(server: Server, watching: bool, receiver: Receiver, enrolled: Enrol
     if owner:
         ok(owner.call("DELETE", f"agents/{alice.handle}"))
         page.close()
+        owner = None
     rest(alice, "GET", "/v1/agents/me")
     return log
 
