@@ -50,6 +50,14 @@ pub struct Rates {
     pub webhooks_per_minute: Option<u32>,
     /// Changes of groups, per agent.
     pub group_changes_per_second: Option<u32>,
+    /// Sign-in codes for the dashboard, per IP.
+    pub sign_in_per_hour: Option<u32>,
+    /// Sign-ins, per IP.
+    pub sign_in_verify_per_10_minutes: Option<u32>,
+    /// Refreshes of dashboard tokens, per IP.
+    pub refresh_per_minute: Option<u32>,
+    /// Claims, per IP.
+    pub claims_per_10_minutes: Option<u32>,
 }
 
 /// What a code is verified for. Each kind is counted by itself.
@@ -80,6 +88,10 @@ pub struct Gates {
     upload: Gate<AgentId>,
     webhook: Gate<AgentId>,
     group_change: Gate<AgentId>,
+    sign_in: Gate<IpAddr>,
+    verify_sign_in: Gate<IpAddr>,
+    refresh: Gate<IpAddr>,
+    claim: Gate<IpAddr>,
 }
 
 impl Gates {
@@ -101,6 +113,10 @@ impl Gates {
             upload: Gate::new(rates.uploads_per_minute, MINUTE),
             webhook: Gate::new(rates.webhooks_per_minute, MINUTE),
             group_change: Gate::new(rates.group_changes_per_second, SECOND),
+            sign_in: Gate::new(rates.sign_in_per_hour, HOUR),
+            verify_sign_in: Gate::new(rates.sign_in_verify_per_10_minutes, 10 * MINUTE),
+            refresh: Gate::new(rates.refresh_per_minute, MINUTE),
+            claim: Gate::new(rates.claims_per_10_minutes, 10 * MINUTE),
         }
     }
 
@@ -169,6 +185,26 @@ impl Gates {
         self.group_change.pass(&agent)
     }
 
+    /// Admits one sign-in code.
+    pub fn sign_in(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.sign_in.pass_ip(ip)
+    }
+
+    /// Admits one sign-in.
+    pub fn verify_sign_in(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.verify_sign_in.pass_ip(ip)
+    }
+
+    /// Admits one refresh of dashboard tokens.
+    pub fn refresh(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.refresh.pass_ip(ip)
+    }
+
+    /// Admits one claim.
+    pub fn claim(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.claim.pass_ip(ip)
+    }
+
     /// Drops every key whose budget is whole again (G3).
     pub fn forget_idle(&self) {
         let by_agent = [
@@ -190,6 +226,10 @@ impl Gates {
             &self.recover,
             &self.profile,
             &self.directory_anonymous,
+            &self.sign_in,
+            &self.verify_sign_in,
+            &self.refresh,
+            &self.claim,
         ];
         by_ip.into_iter().for_each(Gate::forget_idle);
     }
@@ -276,6 +316,7 @@ mod tests {
             uploads_per_minute: Some(60),
             webhooks_per_minute: Some(10),
             group_changes_per_second: Some(10),
+            ..Rates::default()
         })
     }
 

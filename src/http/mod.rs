@@ -34,7 +34,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use self::attachments::TYPES as ATTACHMENT_TYPES;
+pub use self::attachments::{TYPES as ATTACHMENT_TYPES, location as attachment_location};
 use crate::app::App;
 use crate::wire::error::ApiError;
 use crate::{dashboard, openapi, ws};
@@ -59,6 +59,7 @@ pub fn router(app: &App) -> Router<App> {
         .merge(pages::routes())
         .merge(dashboard::pages::routes())
         .merge(openapi::routes())
+        .merge(dashboard::routes())
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself

@@ -13,6 +13,7 @@ mod codes;
 pub mod email;
 pub mod handles;
 mod letters;
+mod owners;
 mod recent;
 mod recovery;
 #[cfg(test)]
@@ -45,6 +46,8 @@ pub struct Rules {
     pub otp_cooldown_ms: Option<u64>,
     /// Codes to one (email, purpose) in an hour; `None` lifts.
     pub otp_per_hour: Option<u32>,
+    /// Sign-in codes to one owner's address in an hour; `None` lifts.
+    pub sign_in_per_hour: Option<u32>,
     /// Handles that nobody may register, beside the published list.
     pub reserved: Vec<String>,
 }
@@ -68,6 +71,7 @@ enum Purpose {
     Register,
     Recover,
     RotateKey,
+    SignIn,
 }
 
 /// What at most one live pending exists for (I2).
@@ -98,6 +102,8 @@ struct Desk {
     rules: Rules,
     codes: Codes,
     spacing: Spacing<(String, Purpose)>,
+    /// The same for owners, who sign in more often than agents lose keys.
+    owner_spacing: Spacing<(String, Purpose)>,
     latest: Recent<Slot, String>,
 }
 
@@ -112,6 +118,7 @@ impl Identity {
         let desk = Arc::new(Desk {
             codes: Codes::new(Arc::clone(domain.store())),
             spacing: Spacing::new(rules.otp_cooldown_ms, rules.otp_per_hour),
+            owner_spacing: Spacing::new(rules.otp_cooldown_ms, rules.sign_in_per_hour),
             latest: Recent::new(LIFETIME_MS),
             domain,
             mailer,
@@ -185,12 +192,13 @@ impl Identity {
         let now = desk.clock.now();
         self.tidy(now);
         to_the_end(async move {
-            let spaced = desk.spacing.take(now, slot.spaced_by());
+            let spacing = if slot.purpose == Purpose::SignIn { &desk.owner_spacing } else { &desk.spacing };
+            let spaced = spacing.take(now, slot.spaced_by());
             spaced.map_err(|retry_after_ms| ApiError::OtpCooldown { retry_after_ms })?;
             let mailed = desk.mail_code(now, &slot, purpose).await;
             match &mailed {
                 Ok(id) => desk.replace_latest(now, slot, id.clone()).await,
-                Err(_) => desk.spacing.give_back(now, slot.spaced_by()),
+                Err(_) => spacing.give_back(now, slot.spaced_by()),
             }
             mailed
         })

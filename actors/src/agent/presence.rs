@@ -9,7 +9,7 @@ use schema::rows::{PresenceStatus, Timestamp};
 
 use super::{After, Agent};
 use crate::agent::events::AgentEvent;
-use crate::api::{Notice, Presence, Refusal, ToSession};
+use crate::api::{Change, Notice, Presence, Refusal, ToSession};
 use crate::effects::{Effects, Event, Port, Read, Reply};
 use crate::limits::{PRESENCE_FADES_MS, WATCHERS_PAGE};
 
@@ -94,6 +94,7 @@ impl Agent {
     fn tell_watchers(&self, now: Timestamp, before: &Presence, fx: &mut Effects) {
         let after = self.presence(now);
         if (before.status, &before.message) != (after.status, &after.message) {
+            fx.tells.extend(self.owner_change(Change::Agent));
             fx.reads.push(Read::Watchers(self.row.id, None));
         }
     }
