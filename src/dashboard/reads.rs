@@ -10,9 +10,10 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::future::try_join_all;
 use schema::ids::{AgentId, ConversationId, ConversationKind, Seq};
-use schema::rows::{AgentRow, AgentStatus, BlockRow, ContactRow};
-use serde::Serialize;
+use schema::rows::{AgentRow, AgentStatus, AttachmentRow, BlockRow, ContactRow, MessageRow};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::agents::owned;
@@ -94,11 +95,25 @@ async fn messages(
     let cursor = before.map_or(Cursor::Newest, |seq| Cursor::Before(Seq(seq)));
     let rows = history::page(app.store().as_ref(), &view, agent.id, cursor, MESSAGES).await?;
     let senders = accounts(app.store(), rows.iter().map(|row| row.message.sender)).await?;
-    let shown = rows.iter().map(|row| {
+    let files = try_join_all(rows.iter().map(|row| attached(&app, &row.message))).await?;
+    let shown = rows.iter().zip(&files).map(|(row, file)| {
         let sender = senders.get(&row.message.sender).map(Arc::as_ref);
-        message_row(&row.message, agent.id, (row.pos, row.state), sender, &app.urls)
+        let state = (row.pos, row.state);
+        message_row(&row.message, agent.id, state, sender, &app.urls).with_attachment(file.as_ref())
     });
     Ok(Json(Messages { messages: shown.collect() }).into_response())
+}
+
+/// The file that a message refers to. That it may, was judged when the message was sent.
+pub(super) async fn attached(app: &App, message: &MessageRow) -> Result<Option<AttachmentRow>, ApiError> {
+    #[derive(Deserialize)]
+    struct File {
+        attachment_id: Option<String>,
+    }
+    match serde_json::from_str(&message.content) {
+        Ok(File { attachment_id: Some(id) }) => Ok(app.store().attachment(&id).await?),
+        _ => Ok(None),
+    }
 }
 
 async fn contacts(

@@ -4,7 +4,7 @@
 
 use actors::api::{OwnerView, Presence};
 use schema::ids::{AgentId, DeliveryId, MessageId, Pos};
-use schema::rows::{AgentRow, BlockRow, ContactRow, MessageRow};
+use schema::rows::{AgentRow, AttachmentRow, BlockRow, ContactRow, MessageRow};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -65,6 +65,17 @@ pub struct Row<'a> {
     status: &'static str,
     delivered_at: Option<Ts>,
     read_at: Option<Ts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachment: Option<Value>,
+}
+
+impl Row<'_> {
+    /// Says what the file is that the message refers to. Its bytes are a request of their own.
+    pub fn with_attachment(mut self, file: Option<&AttachmentRow>) -> Self {
+        self.attachment =
+            file.map(|file| json!({"filename": file.filename, "content_type": file.content_type, "size": file.size}));
+        self
+    }
 }
 
 /// The row of a message in `reader`'s eyes; `pos` is its inbox place, if it was received.
@@ -92,6 +103,7 @@ pub fn message_row<'a>(
         status: status_name(state.status),
         delivered_at: state.delivered_at.map(Ts),
         read_at: state.read_at.map(Ts),
+        attachment: None,
     }
 }
 

@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::reads::attached;
 use super::same_origin;
 use super::session::SignedIn;
 use super::shapes::{Row, message_row};
@@ -239,7 +240,9 @@ impl Writer<'_> {
             ToSession::Seen { agent, handle, message, pos } => {
                 let sender = self.app.store().agent(message.sender).await?;
                 let state = (pos, MessageState::default());
+                let file = attached(self.app, &message).await?;
                 let payload = message_row(&message, agent, state, sender.as_ref(), &self.app.urls);
+                let payload = payload.with_attachment(file.as_ref());
                 let conversation_id = message.conversation.to_string();
                 let frame = New { kind: "message.new", agent_handle: &handle, conversation_id, payload };
                 serde_json::to_string(&frame).map_err(|_| ApiError::Internal)

@@ -58,8 +58,7 @@ export class Timeline {
 
   message(row, first, last) {
     let entry = this.made.get(row.id);
-    // A live row of a file does not say yet what the file is; the same row from a page does.
-    if (!entry || Boolean(entry.row.attachment) !== Boolean(row.attachment)) {
+    if (!entry) {
       entry = { row };
       entry.node = make(row, this.handle, this.group, () => inspect(entry.row));
       this.made.set(row.id, entry);

@@ -181,7 +181,7 @@ test('colours are chosen, kept, and there before the page is', async (t) => {
   await page.unroute('**/main.js');
   await page.reload();
   await page.click('.owner');
-  assert.equal(await page.getAttribute('[role=menuitemradio] >> text=Dark >> xpath=ancestor::*[@role]', 'aria-checked'), 'true');
+  assert.equal(await page.getAttribute('[role=menuitemradio]:has-text("Dark")', 'aria-checked'), 'true');
 });
 
 test('a lost claim is told, and the page moves on', async (t) => {

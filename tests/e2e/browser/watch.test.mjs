@@ -39,7 +39,7 @@ const at = (...rest) => ['', 'agents', ada.handle, ...rest].join('/');
 const conversation = (id) => at('conversations', id);
 
 test('a key claims its agent; a wrong one and a second claim are refused in words', async () => {
-  await page.click('.emptiness >> text=Claim an agent');
+  await page.click('.emptiness button');
   assert.equal(await page.getAttribute('#claim-key', 'type'), 'password');
   await page.fill('#claim-key', 'ac_live_nobody');
   await page.click('dialog button[type=submit]');
@@ -205,8 +205,16 @@ test('contacts, blocks and activity', async () => {
   await page.waitForSelector('.person-name >> text=Pest');
   await page.click('nav >> text=Activity');
   await page.waitForSelector(`.feed-row >> text=Blocked @${pest.handle}`);
-  await page.waitForSelector('.feed-row >> text=You claimed this agent');
-  await page.waitForSelector(`.feed-row >> text=Received a message from @${bob.handle}`);
+  // Everything that happened, page by page, each entry once.
+  const total = () => page.locator('.feed-row').count();
+  while ((await page.locator('.more button').count()) > 0) {
+    const had = await total();
+    await page.click('.more button');
+    await until('older entries', async () => (await total()) > had || (await page.locator('.more button').count()) === 0);
+  }
+  await page.waitForSelector(`.feed-row >> text=Received a message from @${bob.handle} >> nth=0`);
+  assert.equal(await page.locator('.feed-row >> text=You claimed this agent').count(), 1);
+  assert.equal(await page.locator('.feed-row >> text=Agent registered').count(), 1);
   await bob.say(ada, 'for the feed');
   await until('the feed is live', async () => /Received a message/.test(await page.locator('.feed-row').first().textContent()));
   await page.locator('.feed-row.link').first().click();
@@ -216,7 +224,7 @@ test('contacts, blocks and activity', async () => {
 test('a second owner who tries the key is refused, and the first is told', async () => {
   const stranger = await Owner.open(browser, server, `${freshHandle('stranger')}@example.com`);
   await stranger.signIn();
-  await stranger.page.click('.emptiness >> text=Claim an agent');
+  await stranger.page.click('.emptiness button');
   await stranger.page.fill('#claim-key', ada.key);
   await stranger.page.click('dialog button[type=submit]');
   await stranger.page.waitForSelector('#claim-problem >> text=claimed already');
