@@ -19,7 +19,7 @@ export function drawer(open) {
   const was = frame.classList.contains('drawer-open');
   frame.classList.toggle('drawer-open', open);
   frame.querySelector('.main').inert = open;
-  if (open) frame.querySelector('.sidebar .agent[aria-current], .sidebar .agent, .sidebar button')?.focus();
+  if (open) (frame.querySelector('.agent[aria-current]') ?? frame.querySelector('.agent, .side-title button'))?.focus();
   else if (was) frame.querySelector('.drawer-button')?.focus();
 }
 
