@@ -11,6 +11,7 @@
 //!     lost.
 //! F3  Metadata is made here, field by field, from what the contract lists.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use actors::api::ConversationView;
@@ -74,7 +75,7 @@ async fn events(
 
 /// Keeps the newest page of entries, newest first (F2).
 fn newest(entries: &mut Vec<Entry>) {
-    entries.sort_by(|a, b| (b.at, b.order).cmp(&(a.at, a.order)));
+    entries.sort_by_key(|entry| Reverse((entry.at, entry.order)));
     if let Some(last) = entries.get(PAGE - 1).map(|last| last.at) {
         entries.truncate(entries.partition_point(|entry| entry.at >= last));
     }

@@ -27,7 +27,7 @@ mod tokens;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use url::Url;
@@ -41,7 +41,8 @@ pub fn routes() -> Router<App> {
     json.merge(socket::routes()).layer(from_fn(from_our_pages))
 }
 
-/// Refuses what other sites make a browser do (B3), and bodies that a plain form could send.
+/// Refuses what other sites make a browser do (B3), and bodies that a plain form could send. No answer is kept by
+/// anything between us and the browser, nor by the browser after its owner has signed out.
 async fn from_our_pages(request: Request, next: Next) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         if let Err(refused) = same_origin(request.headers()) {
@@ -53,7 +54,9 @@ async fn from_our_pages(request: Request, next: Next) -> Response {
             return ApiError::form("the body must be application/json").into_response();
         }
     }
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// 403 if the request says that it comes from a page of another host.

@@ -66,7 +66,8 @@ impl Agent {
             return fx.answer(port, Err(refusal));
         }
         let owner = attempt.owner;
-        Arc::make_mut(&mut self.row).claim = Some(ClaimRow { owner, at: now, rejected: Vec::new() });
+        let claim = ClaimRow { owner, at: now, rejected: Vec::new() };
+        Arc::make_mut(&mut self.row).claim = Some(Box::new(claim));
         self.writer.write(Write::Claim(owner, self.row.id));
         self.log(now, EventActor::Owner, EventAction::Claimed, Some(owner));
         self.tell_owner(Change::Agent);
@@ -78,7 +79,7 @@ impl Agent {
         &mut self,
         now: Timestamp,
         port: Port,
-        mut claim: ClaimRow,
+        mut claim: Box<ClaimRow>,
         attempt: ClaimAttempt,
         fx: &mut Effects,
     ) {

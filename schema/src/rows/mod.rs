@@ -110,7 +110,7 @@ pub struct AgentRow {
     pub updated_at: Timestamp,
     /// Its owner. Nobody else is shown any trace of it.
     #[serde(default)]
-    pub claim: Option<ClaimRow>,
+    pub claim: Option<Box<ClaimRow>>,
     /// Number of the newest activity entry.
     #[serde(default)]
     pub events: u64,

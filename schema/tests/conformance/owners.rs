@@ -41,7 +41,8 @@ pub(crate) async fn owners_and_their_agents_are_kept(store: &dyn Store) {
 
     assert_eq!(store.create_agent(account(1, "one"), None, None).await, Ok(()));
     let mut claimed = account(1, "one");
-    claimed.claim = Some(ClaimRow { owner: one.id, at: Timestamp(3), rejected: vec![Timestamp(4)] });
+    let claim = ClaimRow { owner: one.id, at: Timestamp(3), rejected: vec![Timestamp(4)] };
+    claimed.claim = Some(Box::new(claim));
     let writes = vec![Write::Agent(Box::new(claimed.clone())), Write::Claim(one.id, agent(1))];
     assert_eq!(submit(store, writes).await, Ok(()));
     assert_eq!(submit(store, vec![Write::Claim(one.id, agent(2)), Write::Claim(two.id, agent(3))]).await, Ok(()));

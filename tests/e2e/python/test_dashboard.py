@@ -107,7 +107,7 @@ def sign_in(server: Server | Cluster, email: str | None = None) -> Owner:
     body = ok(answer)["owner"]
     assert set(body) == {"email", "display_name", "created_at"} and body["email"] == email
     assert TIMESTAMP.fullmatch(body["created_at"])
-    assert set(cookies_of(answer)) == set(COOKIES)
+    assert set(cookies_of(answer)) == set(COOKIES) and answer.headers["cache-control"] == "no-store"
     return owner
 
 
