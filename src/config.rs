@@ -260,6 +260,16 @@ pub struct Numbers {
     pub uploads_per_minute: u32,
     /// New webhooks, per agent and minute.
     pub webhooks_per_minute: u32,
+    /// Sign-in codes for the dashboard, per IP and hour.
+    pub sign_in_per_hour: u32,
+    /// Sign-in codes to one address, per hour.
+    pub sign_in_codes_per_hour: u32,
+    /// Sign-ins, per IP in 10 minutes.
+    pub sign_in_verify_per_10_minutes: u32,
+    /// Refreshes of dashboard tokens, per IP and minute.
+    pub refresh_per_minute: u32,
+    /// Claims, per IP in 10 minutes.
+    pub claims_per_10_minutes: u32,
     /// Seconds between two codes to one address.
     pub otp_cooldown_seconds: u32,
     /// Codes to one address, per hour.
@@ -293,6 +303,11 @@ impl Default for Numbers {
             avatars_per_minute: 5,
             uploads_per_minute: 60,
             webhooks_per_minute: 10,
+            sign_in_per_hour: 5,
+            sign_in_codes_per_hour: 20,
+            sign_in_verify_per_10_minutes: 10,
+            refresh_per_minute: 30,
+            claims_per_10_minutes: 20,
             otp_cooldown_seconds: 60,
             otp_per_hour: 5,
             email_live: 1,
@@ -417,6 +432,10 @@ impl Config {
             uploads_per_minute: self.rate(numbers.uploads_per_minute),
             webhooks_per_minute: self.rate(numbers.webhooks_per_minute),
             group_changes_per_second: self.rate(numbers.group_changes_per_second),
+            sign_in_per_hour: self.rate(numbers.sign_in_per_hour),
+            sign_in_verify_per_10_minutes: self.rate(numbers.sign_in_verify_per_10_minutes),
+            refresh_per_minute: self.rate(numbers.refresh_per_minute),
+            claims_per_10_minutes: self.rate(numbers.claims_per_10_minutes),
         }
     }
 
@@ -427,6 +446,7 @@ impl Config {
             budget: EmailBudget { live: numbers.email_live, lifetime: numbers.email_lifetime },
             otp_cooldown_ms: self.rate(numbers.otp_cooldown_seconds).map(|seconds| u64::from(seconds) * 1_000),
             otp_per_hour: self.rate(numbers.otp_per_hour),
+            sign_in_per_hour: self.rate(numbers.sign_in_codes_per_hour),
             reserved: self.reserved_handles.clone(),
         }
     }

@@ -54,6 +54,14 @@ pub struct Rates {
     pub webhooks_per_minute: Option<u32>,
     /// Changes of groups, per agent.
     pub group_changes_per_second: Option<u32>,
+    /// Sign-in codes for the dashboard, per IP.
+    pub sign_in_per_hour: Option<u32>,
+    /// Sign-ins, per IP.
+    pub sign_in_verify_per_10_minutes: Option<u32>,
+    /// Refreshes of dashboard tokens, per IP.
+    pub refresh_per_minute: Option<u32>,
+    /// Claims, per IP.
+    pub claims_per_10_minutes: Option<u32>,
 }
 
 /// What a code is verified for. Each kind is counted by itself.
@@ -84,6 +92,10 @@ pub struct Gates {
     upload: Gate<AgentId>,
     webhook: Gate<AgentId>,
     group_change: Gate<AgentId>,
+    sign_in: Gate<IpAddr>,
+    verify_sign_in: Gate<IpAddr>,
+    refresh: Gate<IpAddr>,
+    claim: Gate<IpAddr>,
 }
 
 impl Gates {
@@ -109,6 +121,10 @@ impl Gates {
             upload: Gate::new("upload", rates.uploads_per_minute, MINUTE),
             webhook: Gate::new("webhook", rates.webhooks_per_minute, MINUTE),
             group_change: Gate::new("group-change", rates.group_changes_per_second, SECOND),
+            sign_in: Gate::new("sign-in", rates.sign_in_per_hour, HOUR),
+            verify_sign_in: Gate::new("verify-sign-in", rates.sign_in_verify_per_10_minutes, 10 * MINUTE),
+            refresh: Gate::new("refresh", rates.refresh_per_minute, MINUTE),
+            claim: Gate::new("claim", rates.claims_per_10_minutes, 10 * MINUTE),
         }
     }
 
@@ -204,6 +220,26 @@ impl Gates {
         }
     }
 
+    /// Admits one sign-in code.
+    pub async fn sign_in(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.sign_in, ip).await
+    }
+
+    /// Admits one sign-in.
+    pub async fn verify_sign_in(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.verify_sign_in, ip).await
+    }
+
+    /// Admits one refresh of dashboard tokens.
+    pub async fn refresh(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.refresh, ip).await
+    }
+
+    /// Admits one claim.
+    pub async fn claim(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.claim, ip).await
+    }
+
     /// Drops every key whose budget is whole again (G3).
     pub fn forget_idle(&self) {
         let by_agent = [
@@ -225,6 +261,10 @@ impl Gates {
             &self.recover,
             &self.profile,
             &self.directory_anonymous,
+            &self.sign_in,
+            &self.verify_sign_in,
+            &self.refresh,
+            &self.claim,
         ];
         by_ip.into_iter().for_each(Gate::forget_idle);
     }
@@ -319,6 +359,7 @@ mod tests {
             uploads_per_minute: Some(60),
             webhooks_per_minute: Some(10),
             group_changes_per_second: Some(10),
+            ..Rates::default()
         };
         Gates::new(rates, Shared::default())
     }

@@ -7,6 +7,7 @@ mod app;
 mod cli;
 mod clock;
 mod config;
+mod dashboard;
 mod http;
 mod identity;
 mod limits;

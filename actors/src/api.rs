@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use cluster::routes::NodeId;
-use schema::ids::{AgentId, ConversationId, InviteId, KeyHash, Pos, Seq};
+use schema::ids::{AgentId, ConversationId, InviteId, KeyHash, OwnerId, Pos, Seq};
 use schema::rows::{
     AgentRow, Audience, ConversationRow, DeliveryState, GroupRow, InviteRow, MessageRow, MessageType, PresenceStatus,
     ReceiptRow, Timestamp, WebhookRow,
@@ -118,6 +118,18 @@ pub enum Refusal {
     /// The attachment cannot be referenced by the caller.
     #[error("attachment not found")]
     AttachmentNotFound,
+    /// Somebody has this agent already.
+    #[error("already claimed")]
+    AlreadyClaimed,
+    /// Claims on this agent were rejected too often.
+    #[error("too many claims")]
+    TooManyClaims {
+        /// How long to wait.
+        retry_after_ms: u64,
+    },
+    /// The owner does not have this agent (any more).
+    #[error("no such claim")]
+    ClaimNotFound,
     /// Not in the caller's book or block list.
     #[error("no such relation")]
     NoRelation,
@@ -134,6 +146,30 @@ pub enum Refusal {
 pub struct CallerView {
     /// The account as of this request.
     pub account: Arc<AgentRow>,
+}
+
+/// Who has a dashboard, and by which of its sign-ins the request came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerView {
+    /// Who.
+    pub id: OwnerId,
+    /// Its address.
+    pub email: String,
+    /// As shown.
+    pub display_name: Option<String>,
+    /// First sign-in.
+    pub created_at: Timestamp,
+    /// Number of the sign-in.
+    pub sign_in: u64,
+}
+
+/// What changed about an owned agent; the owner's page reads it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Profile, state, pause, presence, or whether it is owned.
+    Agent,
+    /// Its activity.
+    Activity,
 }
 
 /// Where a message is to go.
@@ -415,6 +451,24 @@ pub enum ToSession {
         /// When more is there.
         reset_at: Timestamp,
     },
+    /// A message of an agent of this owner, as that agent has it; on dashboards only.
+    Seen {
+        /// Which agent.
+        agent: AgentId,
+        /// Its handle.
+        handle: String,
+        /// The message.
+        message: Arc<MessageRow>,
+        /// Its inbox place; `None` for own ones.
+        pos: Option<Pos>,
+    },
+    /// Something about an agent of this owner changed; on dashboards only.
+    Changed {
+        /// Its handle.
+        handle: String,
+        /// What.
+        change: Change,
+    },
     /// Close the socket with this code and reason.
     Close(CloseReason),
 }
@@ -432,6 +486,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// The owning shard restarted: 1012.
     Restart,
+    /// The owner signed out: 4401.
+    SignedOut,
 }
 
 /// One receipt with its place, as the gateway shows it.

@@ -27,7 +27,7 @@ use crate::conversation::events::ConversationEvent;
 use crate::effects::{EntityId, Event, Port, Reply};
 use crate::limits::Limits;
 use crate::node::ports::Ports;
-use crate::node::sessions::{Known, Sessions};
+use crate::node::sessions::{Holder, Known, Sessions};
 use crate::node::wire::Wire;
 use crate::node::{Hooks, Node, registrar};
 use crate::shard::ShardEvent;
@@ -311,7 +311,7 @@ impl Domain {
         mode: AckMode,
     ) -> Result<(SessionId, mpsc::Receiver<ToSession>, CallerView), Refusal> {
         let shard = self.node.region.shard_of(who.agent.0.as_bytes());
-        let (socket, frames) = self.node.sessions.open(who, mode, shard, SESSION_QUEUE);
+        let (socket, frames) = self.node.sessions.open(Holder::Agent(who, mode), shard, SESSION_QUEUE);
         let (session, known) = (socket.session, self.node.present(shard));
         let reply = self.ask_agent(who.agent, AgentRequest::Attach(who.key, session, mode)).await;
         let view = reply.and_then(|reply| expect_reply!(reply, Reply::Caller(view) => view));
@@ -396,6 +396,7 @@ impl Hosts for Domain {
 }
 
 mod groups;
+mod owners;
 mod social;
 #[cfg(test)]
 mod tests;

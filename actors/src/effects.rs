@@ -9,21 +9,22 @@
 use std::sync::Arc;
 
 use cluster::routes::NodeId;
-use schema::ids::{AgentId, ConversationId, MessageId, Pos, Seq};
+use schema::ids::{AgentId, ConversationId, MessageId, OwnerId, Pos, Seq};
 use schema::rows::{
     AgentConversationRow, AgentRow, AgentStateRow, BlockRow, ContactRow, ConversationRow, GroupRow, InboxHeadRow,
-    InboxRow, MessageRow, MuteRow, ReceiptRow, Timestamp, WebhookRow,
+    InboxRow, MessageRow, MuteRow, OwnerRow, ReceiptRow, Timestamp, WebhookRow,
 };
 use schema::store::{StoreError, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::events::AgentEvent;
 use crate::api::{
-    Added, CallerView, ConversationView, Hook, InboxView, Presence, Refusal, ReplyState, Sent, SessionId, Snapshot,
-    ToSession,
+    Added, CallerView, ConversationView, Hook, InboxView, OwnerView, Presence, Refusal, ReplyState, Sent, SessionId,
+    Snapshot, ToSession,
 };
 use crate::conversation::events::ConversationEvent;
 use crate::conversation::group::{InviteeFacts, InviterFacts};
+use crate::owner::events::OwnerEvent;
 
 /// Where an answer goes: a pending request of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,13 +35,15 @@ pub struct Port {
     pub number: u64,
 }
 
-/// An entity of either kind.
+/// An entity of any kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum EntityId {
     /// An agent.
     Agent(AgentId),
     /// A conversation.
     Conversation(ConversationId),
+    /// An owner.
+    Owner(OwnerId),
 }
 
 impl EntityId {
@@ -49,6 +52,7 @@ impl EntityId {
         match self {
             Self::Agent(id) => id.0.as_bytes(),
             Self::Conversation(id) => id.key.as_bytes(),
+            Self::Owner(id) => id.0.as_bytes(),
         }
     }
 }
@@ -60,6 +64,8 @@ pub enum Event {
     Agent(AgentId, AgentEvent),
     /// For a conversation.
     Conversation(ConversationId, ConversationEvent),
+    /// For an owner.
+    Owner(OwnerId, OwnerEvent),
 }
 
 impl Event {
@@ -67,9 +73,8 @@ impl Event {
     pub fn port(&self) -> Option<Port> {
         match self {
             Self::Agent(_, AgentEvent::Request(port, _))
-            | Self::Conversation(_, ConversationEvent::View(port, _) | ConversationEvent::Group { port, .. }) => {
-                Some(*port)
-            }
+            | Self::Conversation(_, ConversationEvent::View(port, _) | ConversationEvent::Group { port, .. })
+            | Self::Owner(_, OwnerEvent::Request(port, _)) => Some(*port),
             _ => None,
         }
     }
@@ -79,6 +84,7 @@ impl Event {
         match self {
             Self::Agent(id, _) => EntityId::Agent(*id),
             Self::Conversation(id, _) => EntityId::Conversation(*id),
+            Self::Owner(id, _) => EntityId::Owner(*id),
         }
     }
 }
@@ -126,6 +132,12 @@ pub enum Reply {
     Webhooks(Vec<WebhookRow>),
     /// To reply coordination.
     Coordination(ReplyState),
+    /// To signing in and to the question whether somebody is.
+    Owner(OwnerView),
+    /// To a refresh: what the new tokens follow from.
+    Seed([u8; 32]),
+    /// To signing out everywhere: of how many places.
+    SignedOut(u32),
 }
 
 /// What an entity asks of the store.
@@ -135,6 +147,8 @@ pub enum Read {
     Agent(AgentId),
     /// Everything a conversation needs to be active.
     Conversation(ConversationId),
+    /// An owner as stored.
+    Owner(OwnerId),
     /// The message stored under a deduplication key.
     Replay(AgentId, String),
     /// One agent's view of a conversation.
@@ -169,6 +183,8 @@ pub enum Found {
     Agent(Option<Box<LoadedAgent>>),
     /// To [`Read::Conversation`].
     Conversation(Option<Box<LoadedConversation>>),
+    /// To [`Read::Owner`].
+    Owner(Option<Box<OwnerRow>>),
     /// To [`Read::Replay`], with the sender and key that were asked.
     Replay(AgentId, String, Option<Arc<MessageRow>>),
     /// To [`Read::AgentConversation`].

@@ -1,6 +1,6 @@
-//! The domain: agents and conversations as state machines without I/O, hosted by one actor per shard.
+//! The domain: agents, conversations and owners as state machines without I/O, hosted by one actor per shard.
 //!
-//! `agent` and `conversation` decide; `shard` activates, passivates and carries effects out; `domain` is the door for
+//! `agent`, `conversation` and `owner` decide; `shard` activates, passivates and carries effects out; `domain` is the door for
 //! the gateway; `node` finds entities, requests and sockets wherever they are. Knows no JSON (but the content of messages it writes itself), no socket and no database driver.
 
 pub mod agent;
@@ -10,4 +10,6 @@ pub mod domain;
 pub mod effects;
 pub mod limits;
 pub mod node;
+pub mod owner;
 pub mod shard;
+mod writer;

@@ -43,6 +43,23 @@ pub const SIGNALS_MAX: usize = 500;
 pub const CLAIM_MS: u64 = 900 * 1_000;
 /// Claims and leases of one agent; beyond, the oldest go.
 pub const CLAIMS_MAX: usize = 2_000;
+/// Rejected claims on one agent within [`CLAIM_REJECTIONS_MS`], after which further ones are refused unseen; the
+/// contract's numbers.
+pub const CLAIM_REJECTIONS: usize = 5;
+/// See [`CLAIM_REJECTIONS`].
+pub const CLAIM_REJECTIONS_MS: u64 = 600 * 1_000;
+/// An access token of a dashboard works for this long; the contract's number.
+pub const ACCESS_MS: u64 = 60 * 60 * 1_000;
+/// A refresh token works for this long; the contract's number.
+pub const REFRESH_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// A refresh that is repeated within this gets the first answer again; the contract's number.
+pub const REFRESH_REPEAT_MS: u64 = 30 * 1_000;
+/// Refreshes remembered per sign-in: more than a browser needs in [`REFRESH_REPEAT_MS`].
+pub const ROTATED_KEPT: usize = 8;
+/// Sign-ins of one owner: they lie in one row, and a person has a handful of browsers. The oldest goes.
+pub const SIGN_INS_MAX: usize = 50;
+/// Dashboard sockets of one owner: a tab each.
+pub const WATCHING_MAX: usize = 100;
 /// Sockets per agent; the contract's number.
 pub const SOCKETS_MAX: usize = 20;
 /// Frames handed to a socket and not yet reported written.

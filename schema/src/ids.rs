@@ -88,6 +88,20 @@ impl ConversationId {
     }
 }
 
+/// An owner: `own_` and 16 characters. Never shown to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OwnerId(pub Key);
+
+impl OwnerId {
+    /// The one owner with this address in its stored form: whichever node signs it in first, it is the same one.
+    pub fn of_email(email: &str) -> Self {
+        let digest = Sha256::new().chain_update(b"owner").chain_update(email).finalize();
+        let mut entropy = [0; KEY_LEN];
+        entropy.copy_from_slice(&digest[..KEY_LEN]);
+        Self(Key::from_bytes(entropy))
+    }
+}
+
 /// An invitation into a group: `inv_` and 16 characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InviteId(pub Key);
@@ -188,6 +202,7 @@ macro_rules! keyed_id {
 }
 
 keyed_id!(AgentId, "agt_", "agent");
+keyed_id!(OwnerId, "own_", "owner");
 keyed_id!(InviteId, "inv_", "invite");
 keyed_id!(WebhookId, "wh_", "webhook");
 
@@ -296,6 +311,7 @@ mod tests {
         fn every_id_survives_its_text_form(a: [u8; 16], b: [u8; 16], group: bool, n in 1u64..) {
             let (agent, other) = (AgentId(Key::from_bytes(a)), AgentId(Key::from_bytes(b)));
             prop_assert_eq!(agent.to_string().parse(), Ok(agent));
+            prop_assert_eq!(OwnerId(agent.0).to_string().parse(), Ok(OwnerId(agent.0)));
             prop_assert_eq!(InviteId(agent.0).to_string().parse(), Ok(InviteId(agent.0)));
             prop_assert_eq!(WebhookId(agent.0).to_string().parse(), Ok(WebhookId(agent.0)));
             let conversation = conversation(a, group);

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
+use crate::ids::{AgentId, ConversationId, KeyHash, OwnerId, Pos, Seq};
 use crate::rows::{
     AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
-    GroupRow, IdempotencyRow, InboxHeadRow, InboxRow, InviteRow, MessageRow, PendingRow, ReceiptRow, ReportRow,
-    Timestamp,
+    EventRow, GroupRow, IdempotencyRow, InboxHeadRow, InboxRow, InviteRow, MessageRow, OwnerRow, PendingRow,
+    ReceiptRow, ReportRow, Timestamp,
 };
 
 /// Most rows that one page of any read returns.
@@ -97,6 +97,16 @@ pub enum Write {
     AttachmentUse(String, ConversationId, Seq),
     /// A remembered answer of this agent.
     Idempotency(AgentId, Box<IdempotencyRow>),
+    /// An owner with its sign-ins.
+    Owner(Box<OwnerRow>),
+    /// This owner has this agent: the index of what the agent's account says.
+    Claim(OwnerId, AgentId),
+    /// End of it.
+    ClaimRemove(OwnerId, AgentId),
+    /// An activity entry of an agent; the one [`EVENTS_KEPT`](crate::rows::EVENTS_KEPT) before it goes.
+    Event(AgentId, Box<EventRow>),
+    /// The same of an owner.
+    OwnerEvent(OwnerId, Box<EventRow>),
 }
 
 /// Writes of one entity that become visible together.
@@ -241,6 +251,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Messages that reference an attachment.
     async fn attachment_uses(&self, id: &str) -> Result<Vec<(ConversationId, Seq)>, StoreError>;
+
+    /// An owner.
+    async fn owner(&self, id: OwnerId) -> Result<Option<OwnerRow>, StoreError>;
+
+    /// Agents that an owner has, in id order. The account of each has the last word.
+    async fn claims(&self, owner: OwnerId) -> Result<Vec<AgentId>, StoreError>;
+
+    /// Activity of an agent, newest first, all that is kept.
+    async fn events(&self, agent: AgentId) -> Result<Vec<EventRow>, StoreError>;
+
+    /// Activity of an owner, newest first, all that is kept.
+    async fn owner_events(&self, owner: OwnerId) -> Result<Vec<EventRow>, StoreError>;
 
     /// A remembered answer, expired or not.
     async fn idempotency(&self, agent: AgentId, key: &str) -> Result<Option<IdempotencyRow>, StoreError>;

@@ -176,8 +176,13 @@ async fn entitled(app: &App, row: &AttachmentRow, reader: AgentId) -> Result<boo
 }
 
 async fn locate(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Response, ApiError> {
-    let row = app.store().attachment(&id).await?.filter(|row| row.uploaded).ok_or(ApiError::AttachmentNotFound)?;
-    if !entitled(&app, &row, caller.id()).await? {
+    location(&app, caller.id(), &id).await
+}
+
+/// The redirection to an attachment's bytes, for whoever may have them (A1).
+pub async fn location(app: &App, reader: AgentId, id: &str) -> Result<Response, ApiError> {
+    let row = app.store().attachment(id).await?.filter(|row| row.uploaded).ok_or(ApiError::AttachmentNotFound)?;
+    if !entitled(app, &row, reader).await? {
         return Err(ApiError::AttachmentNotFound);
     }
     let url = app.objects.download_url(&row, app.clock.now()).await.map_err(unreachable)?;

@@ -39,16 +39,6 @@ pub fn routes() -> Router<App> {
         .route("/v1/agents/{handle}/rotate-key/verify", post(verify_rotation))
 }
 
-/// A required address in its stored form.
-fn email_field(fields: &mut Fields) -> String {
-    let given = fields.required("email");
-    let stored = email::normalise(&given);
-    if stored.is_none() && !given.is_empty() {
-        fields.complain("email", "must be a valid email address");
-    }
-    stored.unwrap_or_default()
-}
-
 /// A string that has to be there; what it has to look like is judged by a code of its own.
 fn present(fields: &mut Fields, name: &str) -> String {
     if fields.raw(name).is_none() {
@@ -75,7 +65,7 @@ fn display_name(fields: &mut Fields) -> Option<Option<String>> {
 
 fn registration(body: &[u8], reserved: &[String]) -> Result<Registration, ApiError> {
     let mut fields = Fields::parse(body)?;
-    let email = email_field(&mut fields);
+    let email = email::field(&mut fields);
     let handle = handles::normalise(&present(&mut fields, "handle"));
     let display_name = display_name(&mut fields).flatten();
     let description = fields.clearable("description", DESCRIPTION_MAX).flatten();
@@ -107,7 +97,7 @@ async fn verify_registration(
 
 async fn recover(State(app): State<App>, ClientIp(ip): ClientIp, body: Bytes) -> Result<Json<Value>, ApiError> {
     let mut fields = Fields::parse(&body)?;
-    let email = email_field(&mut fields);
+    let email = email::field(&mut fields);
     let handle = fields.text("handle").map(|handle| handles::normalise(&handle)).filter(|handle| !handle.is_empty());
     fields.finish()?;
     app.gates.recover(ip).await?;

@@ -118,7 +118,7 @@ async fn page(
     let cursor = wanted.ok_or(ApiError::MessageNotFound)?;
     let rows = history::page(app.store().as_ref(), &view, caller.id(), cursor, limit).await?;
     let context = Context::read(&app, rows.iter().map(|row| place(&row.message)).collect()).await?;
-    let shown = rows.iter().map(|Seen { message, state }| {
+    let shown = rows.iter().map(|Seen { message, state, .. }| {
         message_value(message, context.about(message), *state).with_ownership(message.sender == caller.id())
     });
     Ok(Json(shown.collect::<Vec<_>>()).into_response())
@@ -194,13 +194,16 @@ async fn sync(State(app): State<App>, caller: Caller, query: Query) -> Result<Re
 }
 
 async fn ack(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Json<Value>, ApiError> {
+    let view = app.domain.inbox(caller.id()).await?;
+    if view.held {
+        return Ok(Json(json!({"acked": 0}))); // nothing was served, whatever the body says
+    }
     let mut fields = Fields::parse(&body)?;
     let id = fields.required("last_delivery_id");
     fields.finish()?;
     let id: DeliveryId = id.parse().map_err(|_| ApiError::field("last_delivery_id", "must be a delivery id"))?;
-    let view = app.domain.inbox(caller.id()).await?;
     // A position that was never released was never served: acknowledging it would commit rows unseen (contract S7).
     let known = id.belongs_to(caller.id()) && id.pos <= view.through;
-    let acked = if known && !view.held { app.domain.ack_through(caller.id(), id.pos).await? } else { 0 };
+    let acked = if known { app.domain.ack_through(caller.id(), id.pos).await? } else { 0 };
     Ok(Json(json!({"acked": acked})))
 }

@@ -34,10 +34,10 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use self::attachments::TYPES as ATTACHMENT_TYPES;
+pub use self::attachments::{TYPES as ATTACHMENT_TYPES, location as attachment_location};
 use crate::app::App;
 use crate::wire::error::ApiError;
-use crate::{mcp, openapi, ws};
+use crate::{dashboard, mcp, openapi, ws};
 
 /// All routes.
 pub fn router(app: &App) -> Router<App> {
@@ -63,7 +63,9 @@ fn resources() -> Router<App> {
         .merge(operations::routes())
         .merge(operator::routes())
         .merge(pages::routes())
+        .merge(dashboard::pages::routes())
         .merge(openapi::routes())
+        .merge(dashboard::routes())
 }
 
 /// What every request passes on its way to a handler and back.

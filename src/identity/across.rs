@@ -23,35 +23,49 @@ pub(super) struct Counted {
 /// Both, as all nodes know them or as this one does.
 pub(super) struct Across {
     shared: Shared,
-    rules: Spaced,
+    agents: Spaced,
+    /// Owners sign in more often than agents lose keys.
+    owners: Spaced,
     spacing: Spacing<(String, Purpose)>,
+    owner_spacing: Spacing<(String, Purpose)>,
     latest: Recent<Slot, String>,
 }
 
 impl Across {
     pub(super) fn new(rules: &Rules, shared: Shared) -> Self {
-        let (cooldown_ms, per_hour) = (rules.otp_cooldown_ms, rules.otp_per_hour);
+        let cooldown_ms = rules.otp_cooldown_ms;
+        let spaced = |per_hour| Spaced { cooldown_ms, per_hour, hour_ms: HOUR_MS };
         Self {
             shared,
-            rules: Spaced { cooldown_ms, per_hour, hour_ms: HOUR_MS },
-            spacing: Spacing::new(cooldown_ms, per_hour),
+            agents: spaced(rules.otp_per_hour),
+            owners: spaced(rules.sign_in_per_hour),
+            spacing: Spacing::new(cooldown_ms, rules.otp_per_hour),
+            owner_spacing: Spacing::new(cooldown_ms, rules.sign_in_per_hour),
             latest: Recent::new(LIFETIME_MS),
+        }
+    }
+
+    fn of(&self, slot: &Slot) -> (Spaced, &Spacing<(String, Purpose)>) {
+        match slot.purpose {
+            Purpose::SignIn => (self.owners, &self.owner_spacing),
+            Purpose::Register | Purpose::Recover | Purpose::RotateKey => (self.agents, &self.spacing),
         }
     }
 
     /// Counts one code, or says for how many milliseconds none may be sent.
     pub(super) async fn take(&self, now: Timestamp, slot: &Slot) -> Result<Counted, u64> {
         let spaced_by = (slot.email.clone(), slot.purpose);
-        if self.rules.cooldown_ms.is_none() && self.rules.per_hour.is_none() {
+        let (rules, spacing) = self.of(slot);
+        if rules.cooldown_ms.is_none() && rules.per_hour.is_none() {
             return Ok(Counted { at: now, mark: None });
         }
-        match self.shared.space_code(slot.purpose.name(), &slot.email, self.rules).await {
+        match self.shared.space_code(slot.purpose.name(), &slot.email, rules).await {
             Some(Err(wait_ms)) => Err(wait_ms),
             Some(Ok(mark)) => {
-                let _ = self.spacing.take(now, spaced_by); // counted along
+                let _ = spacing.take(now, spaced_by); // counted along
                 Ok(Counted { at: now, mark: Some(mark) })
             }
-            None => self.spacing.take(now, spaced_by).map(|()| Counted { at: now, mark: None }),
+            None => spacing.take(now, spaced_by).map(|()| Counted { at: now, mark: None }),
         }
     }
 
@@ -60,7 +74,7 @@ impl Across {
         if let Some(mark) = counted.mark {
             self.shared.give_code_back(slot.purpose.name(), &slot.email, mark).await;
         }
-        self.spacing.give_back(counted.at, (slot.email.clone(), slot.purpose));
+        self.of(slot).1.give_back(counted.at, (slot.email.clone(), slot.purpose));
     }
 
     /// Makes `id` the one live pending of its slot; answers those that were so before it, here or elsewhere.

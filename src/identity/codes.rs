@@ -57,7 +57,7 @@ fn hash(id: &str, code: &str) -> [u8; 32] {
 }
 
 fn is_pending_id(id: &str) -> bool {
-    let suffix = id.strip_prefix("pnd_").unwrap_or_default();
+    let suffix = id.strip_prefix('d').unwrap_or(id).strip_prefix("pnd_").unwrap_or_default();
     suffix.len() == 16 && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
@@ -92,7 +92,8 @@ impl Codes {
         purpose: PendingPurpose,
         code: Option<&str>,
     ) -> Result<String, StoreError> {
-        let id = format!("pnd_{}", fresh_key().as_str());
+        let prefix = if purpose == PendingPurpose::SignIn { "dpnd" } else { "pnd" };
+        let id = format!("{prefix}_{}", fresh_key().as_str());
         let code_hash = code.map_or_else(rand::random, |code| hash(&id, code));
         let expires_at = now.plus_ms(LIFETIME_MS);
         let row = PendingRow { id: id.clone(), email: email.to_owned(), purpose, code_hash, attempts: 0, expires_at };
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn the_same_code_hashes_differently_for_every_pending() {
         assert_ne!(hash("pnd_a", "123456"), hash("pnd_b", "123456"));
-        assert!(is_pending_id("pnd_0123456789abcDEF"));
+        assert!(is_pending_id("pnd_0123456789abcDEF") && is_pending_id("dpnd_0123456789abcDEF"));
         for bad in
             ["", "pnd_", "0123456789abcDEF", "pnd_0123456789abcDE", "pnd_0123456789abcDE!", "pend_0123456789abcDEF"]
         {

@@ -5,6 +5,8 @@
 
 use lettre::Address;
 
+use crate::wire::fields::Fields;
+
 /// Longest address.
 const LENGTH_MAX: usize = 254;
 /// Longest part before the `@`, and longest label of the domain.
@@ -21,6 +23,16 @@ pub fn normalise(email: &str) -> Option<String> {
     let (local, domain) = email.split_once('@')?;
     let sane = local_is_sane(local) && domain_is_sane(domain);
     (sane && email.parse::<Address>().is_ok()).then_some(email)
+}
+
+/// The required field `email` of a body, in its stored form; what is wrong is complained of in `fields`.
+pub fn field(fields: &mut Fields) -> String {
+    let given = fields.required("email");
+    let stored = normalise(&given);
+    if stored.is_none() && !given.is_empty() {
+        fields.complain("email", "must be a valid email address");
+    }
+    stored.unwrap_or_default()
 }
 
 /// Words of the unquoted form joined by single dots.

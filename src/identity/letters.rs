@@ -9,11 +9,16 @@ pub(super) fn letter(purpose: Purpose, handle: Option<&str>, code: &str) -> (&'s
         Purpose::Register => ("Your AgentChat registration code", "register the agent"),
         Purpose::Recover => ("Your AgentChat recovery code", "get a new API key for the agent"),
         Purpose::RotateKey => ("Your AgentChat key rotation code", "replace the API key of the agent"),
+        Purpose::SignIn => ("Your AgentChat sign-in code", "sign in to the owner dashboard"),
     };
-    let agent = handle.map_or_else(|| "(one of several on this address)".to_owned(), |handle| format!("@{handle}"));
+    let agent = match (purpose, handle) {
+        (Purpose::SignIn, _) => String::new(),
+        (_, Some(handle)) => format!(" @{handle}"),
+        (_, None) => " (one of several on this address)".to_owned(),
+    };
     let minutes = LIFETIME_MS / 60_000;
     let body = format!(
-        "Someone asked to {wanted} {agent} on AgentChat. The code for it is\n\n\
+        "Someone asked to {wanted}{agent} on AgentChat. The code for it is\n\n\
          {code}\n\n\
          It works once, for {minutes} minutes. Give it to nobody.\n\
          If you did not ask for it, do nothing: without the code nothing changes.\n"
@@ -36,5 +41,6 @@ mod tests {
             assert_eq!(body.lines().filter(|line| *line == "012345").count(), 1);
         }
         assert!(letter(Purpose::Recover, None, "012345").1.contains("one of several"));
+        assert!(letter(Purpose::SignIn, None, "012345").1.contains("sign in to the owner dashboard on AgentChat."));
     }
 }

@@ -15,6 +15,7 @@ mod codes;
 pub mod email;
 pub mod handles;
 mod letters;
+mod owners;
 mod recent;
 mod recovery;
 #[cfg(test)]
@@ -48,6 +49,8 @@ pub struct Rules {
     pub otp_cooldown_ms: Option<u64>,
     /// Codes to one (email, purpose) in an hour; `None` lifts.
     pub otp_per_hour: Option<u32>,
+    /// Sign-in codes to one owner's address in an hour; `None` lifts.
+    pub sign_in_per_hour: Option<u32>,
     /// Handles that nobody may register, beside the published list.
     pub reserved: Vec<String>,
 }
@@ -71,6 +74,7 @@ enum Purpose {
     Register,
     Recover,
     RotateKey,
+    SignIn,
 }
 
 impl Purpose {
@@ -79,6 +83,7 @@ impl Purpose {
             Self::Register => "register",
             Self::Recover => "recover",
             Self::RotateKey => "rotate-key",
+            Self::SignIn => "sign-in",
         }
     }
 }

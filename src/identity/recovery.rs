@@ -34,7 +34,7 @@ pub(super) enum Job {
 /// Whom a recovery means.
 enum Match {
     Nobody,
-    One(AgentRow),
+    One(Box<AgentRow>),
     Several,
 }
 
@@ -148,11 +148,11 @@ impl Desk {
             // By the account, not by the email's list: agents made by an operator are in no list.
             let Some(agent) = self.store().agent_by_handle(handle).await? else { return Ok(Match::Nobody) };
             let named = self.live(&[agent]).await?.pop().filter(|row| row.email == slot.email);
-            return Ok(named.map_or(Match::Nobody, Match::One));
+            return Ok(named.map_or(Match::Nobody, |row| Match::One(Box::new(row))));
         }
         let mut live = self.live(&self.store().email(&slot.email).await?.live).await?;
         Ok(match live.len() {
-            0 | 1 => live.pop().map_or(Match::Nobody, Match::One),
+            0 | 1 => live.pop().map_or(Match::Nobody, |row| Match::One(Box::new(row))),
             _ => Match::Several,
         })
     }

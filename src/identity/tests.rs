@@ -27,6 +27,7 @@ fn contract() -> Rules {
         budget: EmailBudget { live: 1, lifetime: 3 },
         otp_cooldown_ms: Some(MINUTE_MS),
         otp_per_hour: Some(5),
+        sign_in_per_hour: Some(20),
         reserved: Vec::new(),
     }
 }

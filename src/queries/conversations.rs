@@ -19,14 +19,24 @@ use crate::wire::conversation::{list_item, participant_value};
 use crate::wire::error::ApiError;
 
 /// A conversation with the caller's view of it.
-struct Listed {
-    row: ConversationRow,
+pub struct Listed {
+    /// Its head.
+    pub row: ConversationRow,
     group: Option<Arc<GroupRow>>,
     own: AgentConversationRow,
 }
 
-/// Rows `offset..offset + limit` of the list.
-pub async fn list(app: &App, caller: AgentId, limit: usize, offset: usize) -> Result<Vec<Value>, ApiError> {
+impl Listed {
+    /// What the caller may see of its log; `None` if it takes no part.
+    pub fn view(&self, caller: AgentId) -> Option<ConversationView> {
+        let members = self.group.as_ref().map_or(&self.row.members, |group| &group.members);
+        let member = members.iter().find(|member| member.agent == caller && member.is_active())?;
+        Some(ConversationView { row: self.row.clone(), group: self.group.clone(), from: member.joined_at_seq })
+    }
+}
+
+/// All conversations that the caller's list shows, newest first (L1).
+pub async fn visible(app: &App, caller: AgentId) -> Result<Vec<Listed>, ApiError> {
     let store = app.store();
     let known = store.agent_conversations(caller).await?;
     let shown = known.into_iter().filter(|(_, own)| !own.hidden);
@@ -40,7 +50,13 @@ pub async fn list(app: &App, caller: AgentId, limit: usize, offset: usize) -> Re
         let newest_first = b.row.last_message_at.cmp(&a.row.last_message_at);
         newest_first.then_with(|| a.row.id.to_string().cmp(&b.row.id.to_string()))
     });
-    let page: Vec<Listed> = listed.into_iter().skip(offset).take(limit).collect();
+    Ok(listed)
+}
+
+/// Rows `offset..offset + limit` of the list.
+pub async fn list(app: &App, caller: AgentId, limit: usize, offset: usize) -> Result<Vec<Value>, ApiError> {
+    let store = app.store();
+    let page: Vec<Listed> = visible(app, caller).await?.into_iter().skip(offset).take(limit).collect();
     let peers = page.iter().filter_map(|listed| counterparty(&listed.row, caller)).map(|(agent, _)| agent);
     let accounts = accounts(store, peers).await?;
     let mutes = app.domain.mutes(caller).await?;
@@ -114,9 +130,6 @@ pub async fn own_view(
 }
 
 async fn last_visible(store: &dyn Store, listed: &Listed, caller: AgentId) -> Result<Option<Seen>, ApiError> {
-    let members = listed.group.as_ref().map_or(&listed.row.members, |group| &group.members);
-    let member = members.iter().find(|member| member.agent == caller && member.is_active());
-    let Some(from) = member.map(|member| member.joined_at_seq) else { return Ok(None) };
-    let view = ConversationView { row: listed.row.clone(), group: listed.group.clone(), from };
+    let Some(view) = listed.view(caller) else { return Ok(None) };
     Ok(page(store, &view, caller, Cursor::Newest, 1).await?.pop())
 }

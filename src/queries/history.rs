@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actors::api::ConversationView;
-use schema::ids::{AgentId, ConversationId, MessageId, Seq};
+use schema::ids::{AgentId, ConversationId, MessageId, Pos, Seq};
 use schema::rows::{MessageRow, ReceiptRow, Timestamp};
 use schema::store::{PAGE_MAX, Store, StoreError};
 
@@ -37,6 +37,8 @@ pub struct Seen {
     pub message: Arc<MessageRow>,
     /// How far it came (H3).
     pub state: MessageState,
+    /// Its place in the caller's inbox; `None` for own messages.
+    pub pos: Option<Pos>,
 }
 
 /// What `caller` may see of a conversation, or 404.
@@ -159,7 +161,7 @@ impl States {
         } else {
             own.map(|receipt| MessageState::from(*receipt)).unwrap_or_default()
         };
-        Some(Seen { message, state })
+        Some(Seen { message, state, pos: own.and_then(|receipt| receipt.pos) })
     }
 }
 

@@ -20,7 +20,7 @@ use actors::node::Hooks;
 use rand::Rng;
 use reqwest::redirect::Policy;
 use schema::ids::{AgentId, WebhookId};
-use schema::rows::WebhookRow;
+use schema::rows::{Pause, WebhookRow};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -187,7 +187,7 @@ impl Dispatcher {
     async fn work(self, agent: AgentId, target: WebhookRow) {
         loop {
             let Some(job) = self.next_job(target.id) else { return };
-            let delivered = self.deliver(&target, &job).await;
+            let delivered = self.deliver(agent, &target, &job).await;
             if !delivered {
                 metrics::counter!("agentchat_webhook_dead_letters_total").increment(1);
             }
@@ -208,9 +208,18 @@ impl Dispatcher {
         job
     }
 
-    async fn deliver(&self, target: &WebhookRow, job: &Job) -> bool {
+    /// An owner may silence the agent while something waits here: what would be told then is in the inbox.
+    async fn silenced(&self, agent: AgentId) -> bool {
+        let row = self.shared.domain.store().agent(agent).await;
+        row.is_ok_and(|row| row.is_some_and(|row| row.paused == Pause::Full))
+    }
+
+    async fn deliver(&self, agent: AgentId, target: &WebhookRow, job: &Job) -> bool {
         let mut pauses = self.shared.pauses.iter();
         loop {
+            if self.silenced(agent).await {
+                return false;
+            }
             if self.attempt(target, job).await {
                 return true;
             }

@@ -50,6 +50,27 @@ pub enum ApiError {
     /// No valid key.
     #[error("a valid API key is required")]
     Unauthorized,
+    /// No owner is signed in.
+    #[error("sign in first")]
+    SignedOut,
+    /// The sign-in cannot be refreshed now; it is not over.
+    #[error("the sign-in cannot be refreshed now, try again")]
+    RefreshUnavailable,
+    /// No agent has this key.
+    #[error("no agent has this API key")]
+    InvalidApiKey,
+    /// The agent has an owner.
+    #[error("this agent is already claimed")]
+    AlreadyClaimed,
+    /// Claims on this agent were rejected too often.
+    #[error("too many claims on this agent")]
+    TooManyClaims {
+        /// Wait.
+        retry_after_ms: u64,
+    },
+    /// The claim has ended meanwhile.
+    #[error("this agent is not claimed any more")]
+    ClaimNotFound,
     /// Acting on somebody else's resource.
     #[error("not allowed")]
     Forbidden,
@@ -232,7 +253,12 @@ impl ApiError {
             Self::InvalidHandle => (StatusCode::BAD_REQUEST, "INVALID_HANDLE"),
             Self::InvalidCode => (StatusCode::BAD_REQUEST, "INVALID_CODE"),
             Self::Expired => (StatusCode::BAD_REQUEST, "EXPIRED"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Unauthorized | Self::SignedOut => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::RefreshUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "REFRESH_UNAVAILABLE"),
+            Self::InvalidApiKey => (StatusCode::NOT_FOUND, "INVALID_API_KEY"),
+            Self::AlreadyClaimed => (StatusCode::CONFLICT, "ALREADY_CLAIMED"),
+            Self::TooManyClaims { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_CLAIMS"),
+            Self::ClaimNotFound => (StatusCode::NOT_FOUND, "CLAIM_NOT_FOUND"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             Self::AgentSuspended => (StatusCode::FORBIDDEN, "AGENT_SUSPENDED"),
             Self::Restricted => (StatusCode::FORBIDDEN, "RESTRICTED"),
@@ -283,9 +309,9 @@ impl ApiError {
             Self::EmailLimitReached { limit } | Self::EmailExhausted { limit } => Some(json!({"limit": limit})),
             Self::HandleRequired { handles } => Some(json!({"handles": handles})),
             Self::PayloadTooLarge { max_bytes } => Some(json!({"max_bytes": max_bytes})),
-            Self::RateLimited { retry_after_ms } | Self::OtpCooldown { retry_after_ms } => {
-                Some(json!({"retry_after_ms": retry_after_ms}))
-            }
+            Self::RateLimited { retry_after_ms }
+            | Self::OtpCooldown { retry_after_ms }
+            | Self::TooManyClaims { retry_after_ms } => Some(json!({"retry_after_ms": retry_after_ms})),
             Self::GroupDeleted(end) => Some(group_end_value(end)),
             Self::GroupLimit { retry_after_ms } => {
                 Some(json!({"retry_after_ms": retry_after_ms, "rule": "group_aggregate"}))
@@ -306,8 +332,9 @@ impl ApiError {
             Self::RateLimited { retry_after_ms }
             | Self::ColdLimit { retry_after_ms, .. }
             | Self::GroupLimit { retry_after_ms }
-            | Self::OtpCooldown { retry_after_ms } => Some(*retry_after_ms),
-            Self::RecipientBacklogged { .. } | Self::Unavailable => Some(RETRY_MS_DEFAULT),
+            | Self::OtpCooldown { retry_after_ms }
+            | Self::TooManyClaims { retry_after_ms } => Some(*retry_after_ms),
+            Self::RecipientBacklogged { .. } | Self::RefreshUnavailable | Self::Unavailable => Some(RETRY_MS_DEFAULT),
             _ => None,
         }
     }
@@ -360,6 +387,9 @@ impl From<Refusal> for ApiError {
             Refusal::InviteNotFound => Self::InviteNotFound,
             Refusal::NoPicture => Self::AvatarNotFound,
             Refusal::AlreadyReported => Self::AlreadyReported,
+            Refusal::AlreadyClaimed => Self::AlreadyClaimed,
+            Refusal::TooManyClaims { retry_after_ms } => Self::TooManyClaims { retry_after_ms },
+            Refusal::ClaimNotFound => Self::ClaimNotFound,
             Refusal::TooMany { limit } => Self::form(format!("no more than {limit} of these are allowed")),
             Refusal::Unavailable | Refusal::TimedOut => Self::Unavailable,
         }

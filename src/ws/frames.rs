@@ -204,7 +204,10 @@ pub fn notice_payload(notice: &ToSession, urls: &Urls) -> (&'static str, Value) 
         }
         ToSession::Invited(invite) => ("group.invite.received", invitation_value(&invite.row, &invite.group, urls)),
         ToSession::GroupDeleted(end) => ("group.deleted", group_end_value(end)),
-        ToSession::Message { .. } | ToSession::Close(_) => ("error", Value::Null), // written by whoever knows more
+        // Written by whoever knows more, or never meant for an agent.
+        ToSession::Message { .. } | ToSession::Seen { .. } | ToSession::Changed { .. } | ToSession::Close(_) => {
+            ("error", Value::Null)
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use schema::rows::AgentStatus;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::frames::notice_payload;
-use self::socket::Transport;
+pub use self::socket::{Closing, DRAIN_SPREAD, PING_EVERY, PONG_DEADLINE, Transport, WRITE_DEADLINE, close};
 use crate::app::App;
 use crate::http::extract::{bearer, credential};
 use crate::wire::error::ApiError;
@@ -64,6 +64,11 @@ impl Default for Places {
 }
 
 impl Places {
+    /// A place for one more socket.
+    pub fn take(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        place(&self.all)
+    }
+
     /// Waits until no socket is left, at most `patience`.
     pub async fn drained(&self, patience: Duration) {
         if tokio::time::timeout(patience, self.all.acquire_many(SOCKETS_MAX)).await.is_err() {
@@ -102,12 +107,8 @@ async fn upgrade(
     if *app.shutdown.borrow() {
         return Err(ApiError::Unavailable);
     }
-    let place = place(&app.sockets.all)?;
-    let upgrade = upgrade
-        .max_message_size(FRAME_MAX)
-        .max_frame_size(FRAME_MAX)
-        .read_buffer_size(READ_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER);
+    let place = app.sockets.take()?;
+    let upgrade = bounded(upgrade);
     let Some(who) = who else {
         let waiting = self::place(&app.sockets.greeting)?;
         return Ok(upgrade.on_upgrade(move |socket| async move {
@@ -121,6 +122,12 @@ async fn upgrade(
         socket::serve(app, Transport::new(socket), who, mode(ack, WINDOWS.1)).await;
         drop(place);
     }))
+}
+
+/// An upgrade whose frames and buffers are bounded.
+pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    let upgrade = upgrade.max_message_size(FRAME_MAX).max_frame_size(FRAME_MAX);
+    upgrade.read_buffer_size(READ_BUFFER).max_write_buffer_size(WRITE_BUFFER)
 }
 
 fn mode(ack: bool, window: u32) -> AckMode {

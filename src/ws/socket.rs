@@ -26,11 +26,11 @@ use crate::queries::history;
 use crate::wire::error::ApiError;
 
 /// A ping goes out this often; the contract's number.
-const PING_EVERY: Duration = Duration::from_secs(45);
+pub const PING_EVERY: Duration = Duration::from_secs(45);
 /// Its pong has to be back within this; the contract's number.
-const PONG_DEADLINE: Duration = Duration::from_secs(30);
+pub const PONG_DEADLINE: Duration = Duration::from_secs(30);
 /// A transport that takes nothing for this long belongs to a slow consumer.
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a peer may take to answer our close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Frames written between two flushes.
@@ -38,7 +38,7 @@ const FLUSH_EVERY: usize = 32;
 /// Answers that wait for the writer; when they are this many the client is read no further.
 const REPLIES: usize = 64;
 /// A drain closes sockets spread over this; the contract's number.
-const DRAIN_SPREAD: Duration = Duration::from_secs(5);
+pub const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 
 /// Why a socket is closed by us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,7 @@ impl From<CloseReason> for Closing {
             CloseReason::TooManySockets => Self::new(1013, "too many sockets"),
             CloseReason::SlowConsumer => Self::new(1013, "slow consumer"),
             CloseReason::Restart => Self::new(1012, "restart"),
+            CloseReason::SignedOut => Self::new(4401, "signed out"),
         }
     }
 }
@@ -78,7 +79,8 @@ enum End {
 pub struct Transport {
     /// What the client says.
     pub stream: SplitStream<WebSocket>,
-    sink: SplitSink<WebSocket, Message>,
+    /// What it is told.
+    pub sink: SplitSink<WebSocket, Message>,
 }
 
 impl Transport {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, Pos, Seq, WebhookId};
+use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, OwnerId, Pos, Seq, WebhookId};
 use schema::rows::{MuteTarget, Pause, PresenceStatus, Timestamp, WebhookRow};
 use serde::{Deserialize, Serialize};
 
@@ -86,12 +86,29 @@ pub enum AgentRequest {
     },
     /// Agree on who replies.
     Coordinate(ReplyCommand),
-    /// The owner pauses it, or ends that.
-    SetPause(Pause),
+    /// Its owner pauses it, or ends that; without an owner whoever runs the server does.
+    SetPause(Option<OwnerId>, Pause),
+    /// Somebody shows the key and wants to be its owner.
+    Claim(Box<ClaimAttempt>),
+    /// Its owner gives it up.
+    Release(OwnerId),
     /// An operator suspends it, or ends that.
     Suspend(bool),
     /// An operator makes it platform-owned, or ends that.
     SetSystem(bool),
+}
+
+/// A claim, and what its incumbent is told of it if it is rejected.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClaimAttempt {
+    /// The key that was shown.
+    pub key: KeyHash,
+    /// Who claims.
+    pub owner: OwnerId,
+    /// From where.
+    pub ip: String,
+    /// With what, at most 200 characters.
+    pub user_agent: Option<String>,
 }
 
 /// What somebody whom this agent wrote to first did.

@@ -64,7 +64,7 @@ impl Agent {
             return;
         };
         if seq <= view.last_seq {
-            self.writer.then(After::Taken { conversation, seq, skipped: false });
+            self.writer.then(After::Taken { conversation, seq, skipped: false, watched: None });
             return;
         }
         if delivery.after > view.last_seq {
@@ -76,7 +76,8 @@ impl Agent {
             view.last_seq = seq;
             let view = *view;
             self.writer.write(Write::AgentConversation(self.row.id, conversation, view));
-            self.writer.then(After::Taken { conversation, seq, skipped: true });
+            let watched = self.watched(None);
+            self.writer.then(After::Taken { conversation, seq, skipped: true, watched });
             return;
         }
         let first_or_hidden = view.last_seq.0 == 0 || view.hidden;
@@ -100,7 +101,8 @@ impl Agent {
         if delivery.ends {
             self.ops.push_back(Op::Expire(conversation, seq));
         }
-        self.writer.then(After::Taken { conversation, seq, skipped: false });
+        let watched = self.watched((!own).then_some(self.head.last_pos));
+        self.writer.then(After::Taken { conversation, seq, skipped: false, watched });
     }
 
     fn take_own(&mut self, delivery: &Delivery) {
@@ -165,8 +167,13 @@ impl Agent {
     ) {
         let (released, settled) = (self.released, &self.settled);
         let muted = Muted::of(self.state.as_deref(), now);
+        let held = self.row.paused == Pause::Full;
         if let Some(session) = self.sessions.iter_mut().find(|other| other.id == session) {
-            session.page(rows, bounds, released, |pos| settled.contains(&pos), muted, fx);
+            if held {
+                session.drop_page(); // asked for before the pause
+            } else {
+                session.page(rows, bounds, released, |pos| settled.contains(&pos), muted, fx);
+            }
         }
         self.pages_out = self.pages_out.saturating_sub(1);
         if self.pages_out == 0 {

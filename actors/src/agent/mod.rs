@@ -7,6 +7,7 @@
 //! A5  A delivery after one that this agent has not taken is not taken: a restart lost the one before, which is told again.
 //! A4  Changes of existing receipts run one after the other (`ops`), so that no delivery moves backwards (S17).
 
+mod claims;
 pub mod events;
 mod hooks;
 mod inbox;
@@ -23,7 +24,6 @@ mod sessions;
 pub(crate) mod standing;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -39,11 +39,11 @@ use self::notices::Notices;
 use self::ops::Op;
 use self::replies::Replies;
 use self::sessions::Session;
-use self::writer::Writer;
 use crate::api::{CloseReason, Refusal, ToSession};
-use crate::conversation::events::{ConversationEvent, Delivery};
+use crate::conversation::events::{ConversationEvent, Delivery, Watched};
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
 use crate::limits::{Bucket, Limits, SEND_FORGET_MS, VIEWS_KEPT};
+use crate::writer::Writer;
 
 /// What happens once the writes before it are durable (A1).
 #[derive(Debug)]
@@ -58,6 +58,7 @@ enum After {
         conversation: ConversationId,
         seq: Seq,
         skipped: bool,
+        watched: Option<Watched>,
     },
     /// The receipt operation under way is durable.
     OpDone,
@@ -89,7 +90,7 @@ pub struct Agent {
     blocks: BTreeMap<AgentId, BlockRow>,
     views: BTreeMap<ConversationId, View>,
     sessions: Vec<Session>,
-    writer: Writer,
+    writer: Writer<After>,
     ops: VecDeque<Op>,
     op: Option<Op>,
     /// Positions settled while pages for sockets are being read.
@@ -225,9 +226,9 @@ impl Agent {
                     let released = self.released;
                     self.sessions.iter_mut().for_each(|session| session.echo(released, &message, fx));
                 }
-                After::Taken { conversation, seq, skipped } => {
+                After::Taken { conversation, seq, skipped, watched } => {
                     let (agent, backlog) = (self.row.id, self.head.backlog);
-                    let event = ConversationEvent::Taken { agent, seq, backlog, skipped };
+                    let event = ConversationEvent::Taken { agent, seq, backlog, skipped, watched };
                     fx.tells.push(Event::Conversation(conversation, event));
                 }
                 After::OpDone => self.op = None,
@@ -257,7 +258,9 @@ impl Agent {
             Found::Replay(_, key, message) => self.replay_found(now, &key, message, fx),
             found @ (Found::Inbox(_) | Found::Receipts(_) | Found::Unread(_)) => self.op_found(now, found),
             Found::Watchers(watchers) => self.watchers_found(now, &watchers, fx),
-            Found::Agent(_) | Found::Conversation(_) => debug_assert!(false, "E2: only the shard activates"),
+            Found::Agent(_) | Found::Conversation(_) | Found::Owner(_) => {
+                debug_assert!(false, "E2: only the shard activates")
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use schema::rows::{PresenceStatus, Timestamp};
 
 use super::{After, Agent};
 use crate::agent::events::AgentEvent;
-use crate::api::{Notice, Presence, Refusal, Snapshot, ToSession};
+use crate::api::{Change, Notice, Presence, Refusal, Snapshot, ToSession};
 use crate::effects::{Effects, Event, Port, Read, Reply};
 use crate::limits::{PRESENCE_FADES_MS, SHOWN_AGAIN_MS, SNAPSHOT_MS, WATCHERS_PAGE};
 
@@ -108,6 +108,7 @@ impl Agent {
         self.show_copies(now, fx);
         let after = self.presence(now);
         if (before.status, &before.message) != (after.status, &after.message) {
+            fx.tells.extend(self.owner_change(Change::Agent));
             fx.reads.push(Read::Watchers(self.row.id, None));
         }
     }

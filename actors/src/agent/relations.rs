@@ -1,7 +1,7 @@
 //! Contact book and block list.
 
 use schema::ids::AgentId;
-use schema::rows::{BlockRow, ContactRow, HookKind, Timestamp};
+use schema::rows::{BlockRow, ContactRow, EventAction, EventActor, HookKind, Timestamp};
 use schema::store::Write;
 
 use super::{After, Agent};
@@ -56,13 +56,14 @@ impl Agent {
             return fx.answer(port, Err(Refusal::AlreadyBlocked));
         }
         let block = BlockRow { agent: target, handle, blocked_at: now };
-        self.put_block(block.clone(), fx);
+        self.put_block(now, block.clone(), fx);
         self.accuse(target, Signal::Block(now));
         self.writer.then(After::Answer(port, Ok(Reply::Block(block))));
     }
 
-    pub(super) fn put_block(&mut self, block: BlockRow, fx: &mut Effects) {
+    pub(super) fn put_block(&mut self, now: Timestamp, block: BlockRow, fx: &mut Effects) {
         let (handle, at) = (block.handle.clone(), block.blocked_at);
+        self.log(now, EventActor::Agent, EventAction::Blocked { handle: handle.clone() }, None);
         self.writer.write(Write::Block(self.row.id, block.clone()));
         self.blocks.insert(block.agent, block);
         self.call_hooks(HookKind::ContactBlocked, || Notice::Blocked { handle, at }, fx);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cluster::routes::NodeId;
 use schema::ids::KeyHash;
-use schema::rows::{AgentRow, AgentStatus, Pause, Timestamp};
+use schema::rows::{AgentRow, AgentStatus, EventAction, EventActor, Pause, RevokedReason, Timestamp};
 use schema::store::Write;
 use subtle::ConstantTimeEq;
 
@@ -13,7 +13,7 @@ use super::ops::Op;
 use super::sends::OutgoingSend;
 use super::sessions::Session;
 use super::{After, Agent};
-use crate::api::{AckMode, CallerView, CloseReason, InboxView, ProfilePatch, Refusal, SessionId, ToSession};
+use crate::api::{AckMode, CallerView, Change, CloseReason, InboxView, ProfilePatch, Refusal, SessionId, ToSession};
 use crate::effects::{Effects, Port, Reply};
 use crate::limits::SOCKETS_MAX;
 
@@ -74,14 +74,16 @@ impl Agent {
             AgentRequest::RemoveWebhook(id) => self.remove_webhook(port, id, fx),
             AgentRequest::Report { target, handle, reason } => self.report(now, port, (target, handle), reason, fx),
             AgentRequest::Coordinate(command) => self.coordinate(now, port, command, fx),
-            AgentRequest::SetPause(pause) => self.set_pause(now, port, pause),
+            AgentRequest::SetPause(owner, pause) => self.set_pause(now, port, owner, pause, fx),
+            AgentRequest::Claim(attempt) => self.claim(now, port, *attempt, fx),
+            AgentRequest::Release(owner) => self.release_claim(now, port, owner, fx),
             AgentRequest::Suspend(suspend) => self.suspend(now, port, suspend, fx),
             AgentRequest::SetSystem(system) => self.set_system(now, port, system),
             other => debug_assert!(false, "not dispatched: {other:?}"),
         }
     }
 
-    fn check_key(&self, key: KeyHash) -> Result<(), Refusal> {
+    pub(super) fn check_key(&self, key: KeyHash) -> Result<(), Refusal> {
         let current = bool::from(self.row.key_hash.0.ct_eq(&key.0));
         if current && self.row.status != AgentStatus::Deleted { Ok(()) } else { Err(Refusal::Unauthorized) }
     }
@@ -139,6 +141,7 @@ impl Agent {
             row.avatar_key = avatar_key;
         }
         row.updated_at = now;
+        self.tell_owner(Change::Agent);
         self.save_account(port);
     }
 
@@ -156,12 +159,6 @@ impl Agent {
         }
     }
 
-    fn set_pause(&mut self, now: Timestamp, port: Port, pause: Pause) {
-        let row = Arc::make_mut(&mut self.row);
-        (row.paused, row.updated_at) = (pause, now);
-        self.save_account(port);
-    }
-
     fn set_system(&mut self, now: Timestamp, port: Port, system: bool) {
         let row = Arc::make_mut(&mut self.row);
         (row.is_system, row.updated_at) = (system, now);
@@ -175,6 +172,8 @@ impl Agent {
         row.updated_at = now;
         if old != key {
             self.writer.write(Write::KeyRemove(old));
+            self.log(now, EventActor::Agent, EventAction::KeyRotated, None);
+            self.lose_claim(now, RevokedReason::KeyRotated);
         }
         self.save_account(port);
         self.writer.then(After::CloseAll(CloseReason::KeyRevoked));
@@ -187,11 +186,13 @@ impl Agent {
             self.save_state(); // webhooks, mutes and presence go with the account
             self.show_copies(now, fx);
         }
+        self.log(now, EventActor::Agent, EventAction::Deleted, None);
+        self.lose_claim(now, RevokedReason::Deleted);
         self.save_account(port);
         self.writer.then(After::CloseAll(CloseReason::KeyRevoked));
     }
 
-    fn save_account(&mut self, port: Port) {
+    pub(super) fn save_account(&mut self, port: Port) {
         self.writer.write(Write::Agent(Box::new(AgentRow::clone(&self.row))));
         self.writer.then(After::Answer(port, Ok(Reply::Account(Arc::clone(&self.row)))));
     }

@@ -175,6 +175,11 @@ impl Session {
         }
     }
 
+    /// A page arrived that must not be shown now: it is read again when it may.
+    pub(super) fn drop_page(&mut self) {
+        self.reading = false;
+    }
+
     fn is_open(&self, pos: Pos) -> bool {
         self.settling.contains(&pos) || self.open.binary_search_by_key(&pos, |(pos, _)| *pos).is_ok()
     }

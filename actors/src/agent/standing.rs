@@ -8,12 +8,14 @@
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId};
-use schema::rows::{AgentRow, AgentStatus, BlockRow, ReportRow, SignalRow, Timestamp};
+use schema::rows::{
+    AgentRow, AgentStatus, BlockRow, EventAction, EventActor, ReportRow, SignalRow, StatusReason, Timestamp,
+};
 use schema::store::Write;
 
 use super::{After, Agent};
 use crate::agent::events::{AgentEvent, Signal};
-use crate::api::{CloseReason, Refusal};
+use crate::api::{Change, CloseReason, Refusal};
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, Event, Port, Reply};
 use crate::limits::{
@@ -35,10 +37,11 @@ impl Agent {
         }
         let reporter = self.row.handle.clone();
         let report = ReportRow { reporter, target, handle: handle.clone(), reason, at: now };
+        self.log(now, EventActor::Agent, EventAction::Reported { handle: handle.clone() }, None);
         self.writer.write(Write::Report(self.row.id, Box::new(report)));
         if !self.blocks.contains_key(&target) {
             let block = BlockRow { agent: target, handle, blocked_at: now };
-            self.put_block(block, fx);
+            self.put_block(now, block, fx);
         }
         self.accuse(target, Signal::Report(now));
         self.writer.then(After::Answer(port, Ok(Reply::Done)));
@@ -94,16 +97,21 @@ impl Agent {
     pub(super) fn judge_standing(&mut self, now: Timestamp) {
         let deserved = if self.row.is_system { AgentStatus::Active } else { self.deserved(now) };
         if matches!(self.row.status, AgentStatus::Active | AgentStatus::Restricted) {
-            self.become_status(now, deserved);
+            let reason = if deserved == AgentStatus::Active { StatusReason::Expired } else { StatusReason::Standing };
+            self.become_status(now, deserved, reason);
         }
     }
 
-    fn become_status(&mut self, now: Timestamp, status: AgentStatus) {
+    fn become_status(&mut self, now: Timestamp, status: AgentStatus, reason: StatusReason) {
         if self.row.status == status {
             return;
         }
         let row = Arc::make_mut(&mut self.row);
-        (row.status, row.updated_at) = (status, now);
+        let from = std::mem::replace(&mut row.status, status);
+        row.updated_at = now;
+        let changed = EventAction::StatusChanged { from, to: status, reason };
+        self.log(now, EventActor::System, changed, None);
+        self.tell_owner(Change::Agent);
         self.writer.write(Write::Agent(Box::new(AgentRow::clone(&self.row))));
         if status == AgentStatus::Suspended {
             self.writer.then(After::CloseAll(CloseReason::Suspended));
@@ -116,11 +124,11 @@ impl Agent {
             return fx.answer(port, Err(Refusal::AgentNotFound));
         }
         if suspend {
-            self.become_status(now, AgentStatus::Suspended);
+            self.become_status(now, AgentStatus::Suspended, StatusReason::Operator);
         } else if self.row.status != AgentStatus::Active {
             self.state_mut().signals.clear();
             self.save_state();
-            self.become_status(now, AgentStatus::Active);
+            self.become_status(now, AgentStatus::Active, StatusReason::Operator);
         }
         self.writer.then(After::Answer(port, Ok(Reply::Account(Arc::clone(&self.row)))));
     }

@@ -3,20 +3,21 @@
 use cluster::routes::NodeId;
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, Key, KeyHash, Pos, Seq, WebhookId};
+use schema::ids::{AgentId, ConversationId, Key, KeyHash, OwnerId, Pos, Seq, WebhookId};
 use schema::rows::{
-    AgentRow, AgentStatus, ContactRow, HookKind, InboxRow, MessageRow, MessageType, MuteTarget, PresenceStatus,
-    Timestamp, WebhookRow,
+    AgentRow, AgentStatus, ContactRow, EventAction, HookKind, InboxRow, MessageRow, MessageType, MuteTarget, Pause,
+    PresenceStatus, RevokedReason, Timestamp, WebhookRow,
 };
+use schema::store::Write;
 
 use super::Agent;
-use super::events::{AgentEvent, AgentRequest, Signal};
+use super::events::{AgentEvent, AgentRequest, ClaimAttempt, Signal};
 use crate::api::{AckMode, Presence, Refusal, ReplyCommand, ReplyState, SessionId, Snapshot, ToSession};
 use crate::conversation::events::Delivery;
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
 use crate::limits::{
-    CLAIM_MS, INVITE_WINDOW_MS, Limits, PRESENCE_FADES_MS, RESTRICT_WINDOW_MS, SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS,
-    SNAPSHOT_MS,
+    CLAIM_MS, CLAIM_REJECTIONS, CLAIM_REJECTIONS_MS, INVITE_WINDOW_MS, Limits, PRESENCE_FADES_MS, RESTRICT_WINDOW_MS,
+    SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS, SNAPSHOT_MS,
 };
 
 const KEY: KeyHash = KeyHash([1; 32]);
@@ -35,6 +36,7 @@ struct Rig {
     reads: Vec<Read>,
     hooks: usize,
     snapshots: Vec<Snapshot>,
+    batches: Vec<Vec<Write>>,
 }
 
 impl Rig {
@@ -44,8 +46,16 @@ impl Rig {
         let loaded = LoadedAgent { contacts: vec![bob], ..LoadedAgent::bare(row) };
         let limits = Limits { invites_per_day: Some(2), ..Limits::default() };
         let agent = Agent::activate(loaded, limits.into());
-        let (tells, pushes, reads, snapshots) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { agent, now: NOW, tells, pushes, reads, hooks: 0, snapshots }
+        Self {
+            agent,
+            now: NOW,
+            tells: Vec::new(),
+            pushes: Vec::new(),
+            reads: Vec::new(),
+            hooks: 0,
+            snapshots: Vec::new(),
+            batches: Vec::new(),
+        }
     }
 
     fn on(&mut self, event: AgentEvent) -> Vec<Result<Reply, Refusal>> {
@@ -53,7 +63,8 @@ impl Rig {
         while let Some(event) = events.pop() {
             let mut fx = Effects::default();
             self.agent.on(Timestamp(self.now), event, &mut fx);
-            if fx.writes.is_some() {
+            if let Some(batch) = fx.writes {
+                self.batches.push(batch);
                 events.push(AgentEvent::Stored(Ok(())));
             }
             self.tells.extend(fx.tells);
@@ -322,4 +333,120 @@ fn claims_end_and_leave_nothing_behind() {
     rig.now += CLAIM_MS;
     rig.on(AgentEvent::Wake);
     assert!(rig.agent.is_idle());
+}
+
+fn owner(n: u8) -> OwnerId {
+    OwnerId(Key::from_bytes([n; 16]))
+}
+
+impl Rig {
+    fn claim(&mut self, n: u8, key: KeyHash) -> Result<Reply, Refusal> {
+        let attempt = ClaimAttempt { key, owner: owner(n), ip: "192.0.2.1".into(), user_agent: None };
+        self.ask(AgentRequest::Claim(Box::new(attempt)))
+    }
+
+    /// Actions of the entries in the last batch, in order.
+    fn logged(&self) -> Vec<EventAction> {
+        let events = self.batches.last().into_iter().flatten();
+        events
+            .filter_map(|write| if let Write::Event(_, row) = write { Some(row.action.clone()) } else { None })
+            .collect()
+    }
+
+    /// The owner in the account as the last batch leaves it.
+    fn stored_owner(&self) -> Option<OwnerId> {
+        let accounts = self.batches.last().into_iter().flatten();
+        let last =
+            accounts.filter_map(|write| if let Write::Agent(row) = write { Some(row) } else { None }).next_back();
+        last.expect("an account").claim.as_ref().map(|claim| claim.owner)
+    }
+}
+
+#[test]
+fn one_owner_at_most_and_attempts_are_counted() {
+    let mut rig = Rig::new();
+    assert!(matches!(rig.claim(1, KeyHash([9; 32])), Err(Refusal::Unauthorized)));
+    let before = rig.agent.row.updated_at;
+    assert!(rig.claim(1, KEY).is_ok());
+    assert_eq!((rig.stored_owner(), rig.logged()), (Some(owner(1)), vec![EventAction::Claimed]));
+    assert!(rig.batches.last().is_some_and(|batch| batch.contains(&Write::Claim(owner(1), id(1)))), "F1");
+    assert_eq!((rig.agent.row.updated_at, rig.pushes.len()), (before, 0), "F2");
+    let batches = rig.batches.len();
+    assert!(matches!(rig.claim(1, KEY), Err(Refusal::AlreadyClaimed)));
+    assert_eq!(rig.batches.len(), batches, "the own claim again is no attempt");
+    for _ in 0..CLAIM_REJECTIONS {
+        assert!(matches!(rig.claim(2, KEY), Err(Refusal::AlreadyClaimed)));
+        assert!(matches!(rig.logged()[..], [EventAction::ClaimAttempted { .. }]));
+    }
+    let batches = rig.batches.len();
+    assert!(matches!(rig.claim(3, KEY), Err(Refusal::TooManyClaims { retry_after_ms: CLAIM_REJECTIONS_MS })));
+    assert_eq!(rig.batches.len(), batches);
+    rig.now += CLAIM_REJECTIONS_MS;
+    assert!(matches!(rig.claim(3, KEY), Err(Refusal::AlreadyClaimed)));
+    assert!(matches!(rig.ask(AgentRequest::Release(owner(2))), Err(Refusal::ClaimNotFound)));
+    assert!(matches!(rig.ask(AgentRequest::SetPause(Some(owner(2)), Pause::Full)), Err(Refusal::AgentNotFound)));
+    assert!(rig.ask(AgentRequest::Release(owner(1))).is_ok());
+    assert_eq!((rig.stored_owner(), rig.logged()), (None, vec![EventAction::Released]));
+    assert!(rig.claim(2, KEY).is_ok());
+}
+
+#[test]
+fn a_new_key_and_a_deletion_end_claim_and_pause_in_one_batch() {
+    let ends = [
+        (AgentRequest::ReplaceKey(KeyHash([2; 32])), EventAction::KeyRotated, RevokedReason::KeyRotated),
+        (AgentRequest::Delete, EventAction::Deleted, RevokedReason::Deleted),
+    ];
+    for (request, action, reason) in ends {
+        let mut rig = Rig::new();
+        assert!(rig.claim(1, KEY).is_ok());
+        assert!(rig.ask(AgentRequest::SetPause(Some(owner(1)), Pause::Full)).is_ok());
+        let before = rig.batches.len();
+        rig.tells.clear();
+        assert!(rig.ask(request).is_ok());
+        assert_eq!(rig.batches.len(), before + 1);
+        assert_eq!(rig.logged(), [action, EventAction::ClaimRevoked(reason), EventAction::Unpaused]);
+        assert_eq!((rig.stored_owner(), rig.agent.row.paused), (None, Pause::None));
+        assert!(rig.batches[before].contains(&Write::ClaimRemove(owner(1), id(1))));
+        assert!(
+            rig.tells.iter().all(|event| matches!(event, Event::Owner(to, _) if *to == owner(1)))
+                && !rig.tells.is_empty()
+        );
+    }
+    let mut rig = Rig::new();
+    assert!(rig.ask(AgentRequest::ReplaceKey(KeyHash([2; 32]))).is_ok());
+    assert_eq!(rig.logged(), [EventAction::KeyRotated], "nobody lost anything");
+    assert!(rig.tells.is_empty());
+}
+
+#[test]
+fn a_page_that_was_asked_for_before_a_full_pause_waits_for_its_end() {
+    let mut rig = Rig::new();
+    assert!(rig.claim(1, KEY).is_ok());
+    rig.attach(1);
+    let Some(Read::InboxFor(_, session, _, through, limit)) =
+        rig.reads.iter().rev().find(|read| matches!(read, Read::InboxFor(..))).cloned()
+    else {
+        panic!("a socket that came is fed")
+    };
+    let message = Arc::new(MessageRow {
+        conversation: ConversationId::direct(id(1), id(2)),
+        seq: Seq(1),
+        sender: id(2),
+        sender_handle: "bob".into(),
+        client_msg_id: "c".into(),
+        kind: MessageType::Text,
+        content: "{}".into(),
+        metadata: "{}".into(),
+        mentions: Vec::new(),
+        created_at: Timestamp(1),
+    });
+    let page = || Found::InboxFor(session, vec![InboxRow { pos: Pos(1), message: message.clone() }], through, limit);
+    assert!(rig.ask(AgentRequest::SetPause(Some(owner(1)), Pause::Full)).is_ok());
+    rig.on(AgentEvent::Found(page()));
+    assert!(rig.pushes.is_empty(), "nothing is pushed under full pause");
+    rig.reads.clear();
+    assert!(rig.ask(AgentRequest::SetPause(Some(owner(1)), Pause::None)).is_ok());
+    assert!(matches!(rig.reads[..], [Read::InboxFor(..)]), "it is read again");
+    rig.on(AgentEvent::Found(page()));
+    assert!(matches!(rig.pushes[..], [ToSession::Message { pos: Some(Pos(1)), .. }]));
 }

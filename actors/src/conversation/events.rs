@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schema::ids::{AgentId, Seq};
+use schema::ids::{AgentId, OwnerId, Pos, Seq};
 use schema::rows::{AgentStatus, Audience, MessageRow, Pause};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,15 @@ pub struct PermitFacts {
     pub inbox_mode: Audience,
     /// Waiting deliveries.
     pub backlog: u32,
+}
+
+/// A member whose owner may be watching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Whose it is.
+    pub owner: OwnerId,
+    /// Where the message lies in its inbox; `None` for own ones.
+    pub pos: Option<Pos>,
 }
 
 /// What can happen to one conversation.
@@ -98,6 +107,8 @@ pub enum ConversationEvent {
         backlog: u32,
         /// Its inbox was full, so that it took nothing.
         skipped: bool,
+        /// It has an owner, who is told once everybody has the message; `None` also on repeats.
+        watched: Option<Watched>,
     },
     /// A member blocks or reports the other, or ends that.
     Accuse {

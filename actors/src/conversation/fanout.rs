@@ -1,15 +1,16 @@
 //! From the log to the members: deliveries, their answers, and the watermark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use schema::ids::{AgentId, Seq};
+use schema::ids::{AgentId, OwnerId, Seq};
 use schema::rows::{MemberRow, MessageRow, MessageType};
 
-use super::events::{Delivery, Outcome, Settled};
+use super::events::{Delivery, Outcome, Settled, Watched};
 use super::{Conversation, Head};
 use crate::agent::events::AgentEvent;
 use crate::effects::{Effects, Event, Port, Reply};
+use crate::owner::events::{OwnerEvent, Seen, View};
 
 /// A judged message between its append and its last delivery.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub(super) struct FanOut {
     /// Members whose inbox was full.
     skipped: Vec<AgentId>,
     pub(super) replayed: bool,
+    /// Owners have been told already, or may have been: it was stored before this activation.
+    pub(super) quiet: bool,
+    watched: Vec<(AgentId, Watched)>,
     /// Told and answered when everybody has it.
     pub(super) tells: Vec<Event>,
     pub(super) answers: Vec<(Port, Reply)>,
@@ -40,6 +44,8 @@ impl FanOut {
             backlog: None,
             skipped: Vec::new(),
             replayed: false,
+            quiet: false,
+            watched: Vec::new(),
             tells: Vec::new(),
             answers: Vec::new(),
         }
@@ -69,12 +75,20 @@ impl Conversation {
         self.settle_delivered(fx); // somebody who left alone takes nothing
     }
 
-    pub(super) fn taken(&mut self, agent: AgentId, seq: Seq, backlog: u32, skipped: bool, fx: &mut Effects) {
+    pub(super) fn taken(
+        &mut self,
+        agent: AgentId,
+        seq: Seq,
+        (backlog, skipped): (u32, bool),
+        watched: Option<Watched>,
+        fx: &mut Effects,
+    ) {
         let Some(fan_out) = self.fan_out.get_mut(&seq) else {
             return;
         };
-        if fan_out.waiting_for.remove(&agent) && skipped {
-            fan_out.skipped.push(agent);
+        if fan_out.waiting_for.remove(&agent) {
+            fan_out.skipped.extend(skipped.then_some(agent));
+            fan_out.watched.extend(watched.map(|watched| (agent, watched)));
         }
         if agent != fan_out.message.sender {
             fan_out.backlog = Some((agent, backlog));
@@ -90,6 +104,7 @@ impl Conversation {
             }
             let done = entry.remove();
             self.fanned_out = self.fanned_out.max(done.message.seq);
+            self.tell_owners(&done, fx);
             fx.tells.extend(done.tells);
             fx.replies.extend(done.answers.into_iter().map(|(port, reply)| (port, Ok(reply))));
             if done.message.kind == MessageType::System {
@@ -103,6 +118,24 @@ impl Conversation {
             let (sender, key) = (done.message.sender, done.message.client_msg_id.clone());
             let settled = Settled { message: done.message, replayed: done.replayed, backlog, skipped };
             settle(sender, key, Ok(settled), fx);
+        }
+    }
+
+    /// Everybody has the message: owners of those who took it are told, of each owner's agents the author first.
+    fn tell_owners(&self, done: &FanOut, fx: &mut Effects) {
+        let Some(head) = self.committed.as_ref().filter(|_| !done.quiet && !done.watched.is_empty()) else { return };
+        let mut by_owner: BTreeMap<OwnerId, Vec<View>> = BTreeMap::new();
+        for (agent, watched) in &done.watched {
+            let Some(handle) = head.handle_of(*agent) else { continue };
+            by_owner.entry(watched.owner).or_default().push(View { agent: *agent, handle, pos: watched.pos });
+        }
+        for (owner, mut views) in by_owner {
+            views.sort_by(|a, b| {
+                let author_first = (a.agent != done.message.sender).cmp(&(b.agent != done.message.sender));
+                author_first.then_with(|| a.handle.cmp(&b.handle))
+            });
+            let seen = Seen { message: Arc::clone(&done.message), views };
+            fx.tells.push(Event::Owner(owner, OwnerEvent::Seen(Box::new(seen))));
         }
     }
 

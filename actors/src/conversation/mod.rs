@@ -121,7 +121,7 @@ impl Conversation {
         };
         for message in unfinished.unwrap_or_default() {
             let mut fan_out = FanOut::new(message);
-            fan_out.replayed = true;
+            (fan_out.replayed, fan_out.quiet) = (true, true);
             if let Some(head) = &this.committed {
                 let message = &fan_out.message;
                 fan_out.cold = head.row.cold.is_some_and(|cold| cold.sender == message.sender);
@@ -150,7 +150,9 @@ impl Conversation {
             ConversationEvent::Permit { sender, client_msg_id, facts } => {
                 self.permit((sender, client_msg_id), facts.map(|facts| *facts), now, fx);
             }
-            ConversationEvent::Taken { agent, seq, backlog, skipped } => self.taken(agent, seq, backlog, skipped, fx),
+            ConversationEvent::Taken { agent, seq, backlog, skipped, watched } => {
+                self.taken(agent, seq, (backlog, skipped), watched, fx);
+            }
             ConversationEvent::Confirm(message) => self.settle_replay(message, fx),
             ConversationEvent::Accuse { by, target, signal } => {
                 let opened_by =

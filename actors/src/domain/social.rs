@@ -117,14 +117,14 @@ impl Domain {
         expect_reply!(reply, Reply::Coordination(state) => state)
     }
 
-    async fn change_account(&self, agent: AgentId, request: AgentRequest) -> Result<Arc<AgentRow>, Refusal> {
+    pub(super) async fn change_account(&self, agent: AgentId, request: AgentRequest) -> Result<Arc<AgentRow>, Refusal> {
         let reply = self.ask_agent(agent, request).await?;
         expect_reply!(reply, Reply::Account(row) => row)
     }
 
-    /// The owner pauses an agent, or ends that.
+    /// Whoever runs the server pauses an agent, or ends that.
     pub async fn set_pause(&self, agent: AgentId, pause: Pause) -> Result<Arc<AgentRow>, Refusal> {
-        self.change_account(agent, AgentRequest::SetPause(pause)).await
+        self.change_account(agent, AgentRequest::SetPause(None, pause)).await
     }
 
     /// An operator suspends an agent, or ends that and forgets what led there.

@@ -5,8 +5,10 @@ use schema::memory::MemoryStore;
 use schema::rows::{MessageType, Timestamp};
 
 use super::*;
+use crate::agent::events::ClaimAttempt;
 use crate::effects::Found;
 use crate::node::NoHooks;
+use crate::owner::events::Pair;
 
 fn account(n: u8) -> AgentRow {
     let (id, key) = (AgentId(Key::from_bytes([n; 16])), KeyHash([n; 32]));
@@ -66,4 +68,39 @@ async fn a_stopped_domain_refuses_early() {
     domain.stop().await;
     let refused = domain.send(a.id, Target::Agent(b.id), draft("late")).await;
     assert_eq!(refused.map(|sent| sent.replayed), Err(Refusal::Unavailable));
+}
+
+#[tokio::test]
+async fn an_owner_of_both_sees_the_sender_first_and_nothing_again() {
+    let (domain, a, b) = domain().await;
+    let who = domain.sign_in("o@example.com", Pair { access: [1; 32], refresh: [2; 32] }).await.expect("signed in");
+    for agent in [&a, &b] {
+        let attempt = ClaimAttempt { key: agent.key_hash, owner: who.id, ip: String::new(), user_agent: None };
+        domain.claim(agent.id, attempt).await.expect("claimed");
+    }
+    let (_, mut frames) = domain.watch(who.id, who.sign_in).await.expect("watching");
+    for n in 0..20 {
+        let (from, to) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let sent = domain.send(from.id, Target::Agent(to.id), draft(&n.to_string())).await.expect("sent");
+        let again = domain.send(from.id, Target::Agent(to.id), draft(&n.to_string())).await.expect("replayed");
+        assert!(again.replayed);
+        let mut views = Vec::new();
+        while views.len() < 2 {
+            match frames.recv().await {
+                Some(ToSession::Seen { agent, message, pos, .. }) => views.push((agent, message.seq, pos.is_some())),
+                Some(ToSession::Changed { .. }) => {} // what was claimed a moment ago
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(views, [(from.id, sent.message.seq, false), (to.id, sent.message.seq, true)]);
+    }
+    assert_eq!(domain.sign_out_all(who.id, [1; 32]).await, Ok(1));
+    let last = loop {
+        match frames.recv().await {
+            Some(ToSession::Changed { .. }) => {}
+            frame => break frame,
+        }
+    };
+    assert_eq!(last, Some(ToSession::Close(CloseReason::SignedOut)));
+    domain.stop().await;
 }

@@ -7,10 +7,11 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::Node;
-use super::sessions::{Known, Registration};
+use super::sessions::{Holder, Known, Registration};
 use crate::agent::events::{AgentEvent, AgentRequest};
 use crate::api::{CloseReason, Refusal};
 use crate::effects::Event;
+use crate::owner::events::{OwnerEvent, OwnerRequest};
 
 /// Registrations under way.
 const AT_ONCE: usize = 256;
@@ -37,8 +38,16 @@ pub async fn keep_registered(node: Arc<Node>) {
 
 async fn register(node: &Node, socket: Registration, known: Known) {
     let open = node.ports.open();
-    let attach = AgentRequest::Attach(socket.who.key, socket.session, socket.mode);
-    let event = Event::Agent(socket.who.agent, AgentEvent::Request(open.port, attach));
+    let event = match socket.holder {
+        Holder::Agent(who, mode) => {
+            let attach = AgentRequest::Attach(who.key, socket.session, mode);
+            Event::Agent(who.agent, AgentEvent::Request(open.port, attach))
+        }
+        Holder::Owner(owner, sign_in) => {
+            let watch = OwnerRequest::Watch(sign_in, socket.session);
+            Event::Owner(owner, OwnerEvent::Request(open.port, Box::new(watch)))
+        }
+    };
     match node.ask(&open, event).await {
         // Should the owner have changed meanwhile, then what is noted here differs from it, and it is done again.
         Ok(_) => node.sessions.registered(socket.session, known),

@@ -15,6 +15,7 @@ use cluster::shard::ShardId;
 use tokio::sync::mpsc;
 
 use crate::api::{AckMode, CloseReason, Credential, SessionId, ToSession};
+use schema::ids::OwnerId;
 
 /// Under which epoch, and over which connection, a socket is known to the owner of its agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,16 +26,23 @@ pub struct Known {
     pub generation: u64,
 }
 
+/// Whose a socket is.
+#[derive(Debug, Clone, Copy)]
+pub enum Holder {
+    /// An agent's, and how it acks.
+    Agent(Credential, AckMode),
+    /// A dashboard's: the owner of agents, and by which of its sign-ins.
+    Owner(OwnerId, u64),
+}
+
 /// What an owner needs to know of a socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration {
     /// The socket.
     pub session: SessionId,
     /// Whose.
-    pub who: Credential,
-    /// How it acks.
-    pub mode: AckMode,
-    /// Shard of its agent.
+    pub holder: Holder,
+    /// Shard of its entity.
     pub shard: ShardId,
 }
 
@@ -65,16 +73,10 @@ impl Sessions {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new socket of an agent on `shard`, whose queue holds `capacity` frames.
-    pub fn open(
-        &self,
-        who: Credential,
-        mode: AckMode,
-        shard: ShardId,
-        capacity: usize,
-    ) -> (Registration, mpsc::Receiver<ToSession>) {
+    /// A new socket of an entity on `shard`, whose queue holds `capacity` frames.
+    pub fn open(&self, holder: Holder, shard: ShardId, capacity: usize) -> (Registration, mpsc::Receiver<ToSession>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let registration = Registration { session: SessionId { node: self.node, number }, who, mode, shard };
+        let registration = Registration { session: SessionId { node: self.node, number }, holder, shard };
         let (queue, receiver) = mpsc::channel(capacity);
         self.seats().insert(number, Seat { registration, queue, known: None, spoken: 0 });
         (registration, receiver)
@@ -90,7 +92,11 @@ impl Sessions {
         let mut seats = self.seats();
         let Some(seat) = seats.get_mut(&number).filter(|seat| seat.spoken <= epoch) else { return };
         seat.spoken = epoch;
-        let droppable = !matches!(frame, ToSession::Message { .. } | ToSession::Close(_));
+        // A dashboard has no other way to learn that it missed something than to come back.
+        let droppable = !matches!(
+            frame,
+            ToSession::Message { .. } | ToSession::Seen { .. } | ToSession::Changed { .. } | ToSession::Close(_)
+        );
         // The socket goes, and the client drains when it is back.
         if seat.queue.try_send(frame).is_err() && !droppable {
             seats.remove(&number);

@@ -22,6 +22,8 @@ use crate::conversation::Conversation;
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, EntityId, Event, Found, Port, Read, Reply, Stored};
 use crate::limits::{IDLE_MS, Limits};
+use crate::owner::Owner;
+use crate::owner::events::OwnerEvent;
 
 /// What the world has to do after a step, in this order: commits first, then everything that needs no write.
 #[derive(Debug, Default)]
@@ -64,6 +66,7 @@ enum State {
     Loading(Vec<Event>),
     Agent(Box<Agent>),
     Conversation(Box<Conversation>),
+    Owner(Box<Owner>),
 }
 
 #[derive(Debug)]
@@ -107,6 +110,7 @@ impl Shard {
             State::Loading(_) => false,
             State::Agent(agent) => agent.is_quiet(),
             State::Conversation(conversation) => conversation.is_idle(),
+            State::Owner(owner) => owner.is_quiet(),
         })
     }
 
@@ -143,14 +147,21 @@ impl Shard {
     }
 
     fn detach_all(&mut self, now: Timestamp, node: NodeId, out: &mut Outbox) {
-        let sockets = self.entities.iter().filter_map(|(id, slot)| match (&slot.state, id) {
-            (State::Agent(agent), EntityId::Agent(id)) => Some((*id, agent)),
-            _ => None,
-        });
-        let gone = sockets.flat_map(|(id, agent)| agent.sockets_of(node).map(move |session| (id, session)));
-        for (id, session) in gone.collect::<Vec<_>>() {
-            self.entity(now, Event::Agent(id, AgentEvent::Detach(session)), out);
+        let mut gone = Vec::new();
+        for (id, slot) in &self.entities {
+            match (&slot.state, *id) {
+                (State::Agent(agent), EntityId::Agent(id)) => {
+                    let detach = |session| Event::Agent(id, AgentEvent::Detach(session));
+                    gone.extend(agent.sockets_of(node).map(detach));
+                }
+                (State::Owner(owner), EntityId::Owner(id)) => {
+                    let detach = |session| Event::Owner(id, OwnerEvent::Detach(session));
+                    gone.extend(owner.sockets_of(node).map(detach));
+                }
+                _ => {}
+            }
         }
+        gone.into_iter().for_each(|event| self.entity(now, event, out));
     }
 
     fn entity(&mut self, now: Timestamp, event: Event, out: &mut Outbox) {
@@ -179,6 +190,16 @@ impl Shard {
                         | ConversationEvent::Permit { .. }
                         | ConversationEvent::Taken { .. }
                 )
+                    // A dashboard that is open keeps its owner in memory; without one there is nobody to show it to.
+                    | Event::Owner(
+                    _,
+                    OwnerEvent::Stored(_)
+                        | OwnerEvent::Found(_)
+                        | OwnerEvent::Wake
+                        | OwnerEvent::Detach(_)
+                        | OwnerEvent::Seen(_)
+                        | OwnerEvent::Changed { .. }
+                )
             );
             if !pointless {
                 self.entities.insert(
@@ -189,6 +210,7 @@ impl Shard {
                 let read = match id {
                     EntityId::Agent(id) => Read::Agent(id),
                     EntityId::Conversation(id) => Read::Conversation(id),
+                    EntityId::Owner(id) => Read::Owner(id),
                 };
                 out.reads.push((id, read));
             }
@@ -202,7 +224,8 @@ impl Shard {
             (State::Conversation(conversation), Event::Conversation(_, event)) => {
                 conversation.on(now, event, &mut fx);
             }
-            (State::Agent(_), Event::Conversation(..)) | (State::Conversation(_), Event::Agent(..)) => {
+            (State::Owner(owner), Event::Owner(_, event)) => owner.on(now, event, &mut fx),
+            (State::Agent(_) | State::Conversation(_) | State::Owner(_), _) => {
                 debug_assert!(false, "an id names one kind");
             }
         }
@@ -213,7 +236,7 @@ impl Shard {
         let loading = matches!(self.entities.get(&id), Some(Slot { state: State::Loading(_), .. }));
         let mut fx = Effects::default();
         let state = match (id, found) {
-            (_, Found::Agent(_) | Found::Conversation(_)) if !loading => return,
+            (_, Found::Agent(_) | Found::Conversation(_) | Found::Owner(_)) if !loading => return,
             (EntityId::Agent(_), Found::Agent(Some(loaded))) => {
                 State::Agent(Box::new(Agent::activate(*loaded, Arc::clone(&self.limits))))
             }
@@ -221,6 +244,7 @@ impl Shard {
                 let loaded = loaded.map(|loaded| *loaded);
                 State::Conversation(Box::new(Conversation::activate(id, loaded, Arc::clone(&self.limits), &mut fx)))
             }
+            (EntityId::Owner(id), Found::Owner(row)) => State::Owner(Box::new(Owner::activate(id, row))),
             (_, Found::Agent(_)) => return self.nobody(id, out),
             (EntityId::Agent(agent), found) => {
                 return self.entity(now, Event::Agent(agent, AgentEvent::Found(found)), out);
@@ -228,6 +252,9 @@ impl Shard {
             (EntityId::Conversation(conversation), found) => {
                 let event = Event::Conversation(conversation, ConversationEvent::Found(found));
                 return self.entity(now, event, out);
+            }
+            (EntityId::Owner(owner), found) => {
+                return self.entity(now, Event::Owner(owner, OwnerEvent::Found(found)), out);
             }
         };
         let Some(slot) = self.entities.get_mut(&id) else { return };
@@ -270,6 +297,7 @@ impl Shard {
                 State::Loading(_) => false,
                 State::Agent(agent) => agent.is_idle(),
                 State::Conversation(conversation) => conversation.is_idle(),
+                State::Owner(owner) => owner.is_idle(),
             };
             let used_at = slot.used_at;
             if slot.wake_at != at {
@@ -282,6 +310,7 @@ impl Shard {
             let event = match id {
                 EntityId::Agent(id) => Event::Agent(id, AgentEvent::Wake),
                 EntityId::Conversation(id) => Event::Conversation(id, ConversationEvent::Wake),
+                EntityId::Owner(id) => Event::Owner(id, OwnerEvent::Wake),
             };
             self.wake_at(id, used_at.plus_ms(IDLE_MS).max(now.plus_ms(IDLE_MS / 4)), true);
             if !matches!(self.entities.get(&id), Some(Slot { state: State::Loading(_), .. })) {
@@ -323,5 +352,6 @@ fn completion(id: EntityId, outcome: Stored) -> Event {
     match id {
         EntityId::Agent(id) => Event::Agent(id, AgentEvent::Stored(outcome)),
         EntityId::Conversation(id) => Event::Conversation(id, ConversationEvent::Stored(outcome)),
+        EntityId::Owner(id) => Event::Owner(id, OwnerEvent::Stored(outcome)),
     }
 }

@@ -14,6 +14,7 @@ pub async fn run(store: &dyn Store, read: Read) -> Result<Found, StoreError> {
     Ok(match read {
         Read::Agent(id) => Found::Agent(agent(store, id).await?),
         Read::Conversation(id) => Found::Conversation(conversation(store, id).await?),
+        Read::Owner(id) => Found::Owner(store.owner(id).await?.map(Box::new)),
         Read::Replay(sender, key) => {
             let message = replay(store, sender, &key).await?;
             Found::Replay(sender, key, message)

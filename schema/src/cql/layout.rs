@@ -26,11 +26,13 @@ pub(super) enum Home {
     Handles,
     Emails,
     Pendings,
+    Owners,
+    Events,
 }
 
 impl Home {
     /// In the order of their numbers.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Agents,
         Self::Conversations,
         Self::Messages,
@@ -47,6 +49,8 @@ impl Home {
         Self::Handles,
         Self::Emails,
         Self::Pendings,
+        Self::Owners,
+        Self::Events,
     ];
 
     /// Its name in `schema/cql`.
@@ -68,7 +72,16 @@ impl Home {
             Self::Handles => "handles",
             Self::Emails => "emails",
             Self::Pendings => "pendings",
+            Self::Owners => "owners",
+            Self::Events => "events",
         }
+    }
+}
+
+impl Home {
+    /// Rows of several kinds lie in one partition, told apart by the byte that starts their place.
+    fn is_shared(self) -> bool {
+        matches!(self, Self::Agents | Self::Conversations | Self::Owners)
     }
 }
 
@@ -87,7 +100,7 @@ enum Bucket {
 const LOG_SHIFT: u32 = 9;
 /// Receipts are small.
 const RECEIPT_SHIFT: u32 = 12;
-/// Keys and ids: bytes of an agent, of a conversation.
+/// Keys and ids: bytes of an agent or owner, of a conversation.
 const AGENT: usize = 16;
 const CONVERSATION: usize = 17;
 /// The whole key.
@@ -119,6 +132,9 @@ fn layout(table: Table) -> (Home, usize, Bucket) {
         Table::Attachment => (Home::Attachments, WHOLE, Bucket::One),
         Table::AttachmentUse => (Home::AttachmentUses, ATTACHMENT, Bucket::One),
         Table::Idempotency => (Home::Answers, WHOLE, Bucket::One),
+        // Bounded by their number, so one partition holds them.
+        Table::Owner | Table::Claim | Table::OwnerEvent => (Home::Owners, AGENT, Bucket::One),
+        Table::Event => (Home::Events, AGENT, Bucket::One),
     }
 }
 
@@ -165,8 +181,7 @@ impl Place {
                 (u64::from_be_bytes(std::array::from_fn(byte)) >> shift).cast_signed()
             }
         };
-        let shared = matches!(home, Home::Agents | Home::Conversations);
-        let place = if shared { [&key[..1], tail].concat() } else { tail.to_vec() };
+        let place = if home.is_shared() { [&key[..1], tail].concat() } else { tail.to_vec() };
         // A partition key may not be empty.
         let key = if partition.is_empty() { key[..1].to_vec() } else { partition.to_vec() };
         Ok(Self { partition: Partition { home, key, bucket }, place })
@@ -178,7 +193,7 @@ pub(super) fn key_at(like: &[u8], place: &[u8]) -> Vec<u8> {
     let (home, cut, _) = Table::of(like).map_or((Home::Agents, 0, Bucket::One), layout);
     let partition = &like[..like.len().min(1 + cut.min(like.len()))];
     match home {
-        Home::Agents | Home::Conversations => [partition, &place[1..]].concat(),
+        home if home.is_shared() => [partition, &place[1..]].concat(),
         _ => [partition, place].concat(),
     }
 }

@@ -14,7 +14,7 @@ use super::session::{connect, misshapen};
 use super::{CqlOptions, OpenError};
 
 /// The files, in order; the version of a keyspace is how many of them it has.
-const FILES: [&str; 1] = [include_str!("../../cql/0001_tables.cql")];
+const FILES: [&str; 2] = [include_str!("../../cql/0001_tables.cql"), include_str!("../../cql/0002_dashboard.cql")];
 /// The lock is given up by itself after this; no statement takes as long, and it is renewed before each.
 const LOCK_S: i32 = 60;
 /// How often whoever waits for the lock asks, and for how long.

@@ -13,7 +13,8 @@ use super::{Direction, KvStore};
 use crate::ids::{AgentId, ConversationId, Pos, Seq};
 use crate::rows::{
     AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
-    GroupRow, IdempotencyRow, InboxHeadRow, InviteRow, MessageRow, PendingRow, ReceiptRow, ReportRow, Timestamp,
+    EventRow, GroupRow, IdempotencyRow, InboxHeadRow, InviteRow, MessageRow, OwnerRow, PendingRow, ReceiptRow,
+    ReportRow, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -117,6 +118,9 @@ impl<E: Engine> KvStore<Local<E>> {
             Table::Attachment => decodes::<AttachmentRow>(key, value),
             Table::AttachmentUse => decodes::<(ConversationId, Seq)>(key, value),
             Table::Idempotency => decodes::<IdempotencyRow>(key, value),
+            Table::Owner => decodes::<OwnerRow>(key, value),
+            Table::Claim => self.judge_claim(key),
+            Table::Event | Table::OwnerEvent => decodes::<EventRow>(key, value),
         }
     }
 
@@ -125,6 +129,13 @@ impl<E: Engine> KvStore<Local<E>> {
         let (last, next) = (row.last_seq, row.last_seq.next());
         let agrees = (last == Seq(0) || there(last)?) && !there(next)?;
         Ok((!agrees).then(|| format!("{} says that seq {} is its last, and its log does not", row.id, last.0)))
+    }
+
+    fn judge_claim(&self, key: &[u8]) -> Result<Option<String>, StoreError> {
+        let agent = keys::trailing_agent(key)?;
+        let claim = self.backend.row::<AgentRow>(&keys::agent(agent))?.and_then(|row| row.claim);
+        let agrees = claim.is_some_and(|claim| keys::claim(claim.owner, agent) == key);
+        Ok((!agrees).then(|| format!("an owner has {agent}, whose account does not say so")))
     }
 
     fn judge_invite(&self, row: &InviteRow) -> Result<Option<String>, StoreError> {

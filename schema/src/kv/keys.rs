@@ -13,8 +13,8 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, Pos, Seq};
-use crate::rows::{AgentStatus, EmailRow, InboxRow, MessageType};
+use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, OwnerId, Pos, Seq};
+use crate::rows::{AgentStatus, EVENTS_KEPT, EmailRow, EventRow, InboxRow, MessageType};
 use crate::store::{StoreError, Write};
 
 /// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
@@ -47,10 +47,14 @@ pub(crate) enum Table {
     Attachment = 22,
     AttachmentUse = 23,
     Idempotency = 24,
+    Owner = 25,
+    Claim = 26,
+    Event = 27,
+    OwnerEvent = 28,
 }
 
 impl Table {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 28] = [
         Self::Message,
         Self::Conversation,
         Self::Inbox,
@@ -75,6 +79,10 @@ impl Table {
         Self::Attachment,
         Self::AttachmentUse,
         Self::Idempotency,
+        Self::Owner,
+        Self::Claim,
+        Self::Event,
+        Self::OwnerEvent,
     ];
 
     /// The table of a key.
@@ -110,6 +118,10 @@ impl Table {
             Self::Attachment => "attachments",
             Self::AttachmentUse => "uses of attachments",
             Self::Idempotency => "remembered answers",
+            Self::Owner => "owners",
+            Self::Claim => "claims",
+            Self::Event => "activity entries of agents",
+            Self::OwnerEvent => "activity entries of owners",
         }
     }
 }
@@ -196,9 +208,25 @@ pub(crate) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreErro
         Write::Attachment(row) => KvOp::put(attachment(&row.id), row)?,
         Write::AttachmentUse(id, at, seq) => KvOp::put(attachment_use(id, *at, *seq), &(at, seq))?,
         Write::Idempotency(agent, row) => KvOp::put(idempotency(*agent, &row.key), row)?,
+        Write::Owner(row) => KvOp::put(owner(row.id), row)?,
+        Write::Claim(owner, agent) => KvOp::put(claim(*owner, *agent), &())?,
+        Write::ClaimRemove(owner, agent) => KvOp::Remove(claim(*owner, *agent)),
+        Write::Event(agent, row) => {
+            ops.extend(outlived(row).map(|number| KvOp::Remove(event(*agent, number))));
+            KvOp::put(event(*agent, row.number), row)?
+        }
+        Write::OwnerEvent(owner, row) => {
+            ops.extend(outlived(row).map(|number| KvOp::Remove(owner_event(*owner, number))));
+            KvOp::put(owner_event(*owner, row.number), row)?
+        }
     };
     ops.push(op);
     Ok(())
+}
+
+/// The entry that goes when this one comes.
+fn outlived(row: &EventRow) -> Option<u64> {
+    row.number.checked_sub(EVENTS_KEPT).filter(|number| *number > 0)
 }
 
 /// Longest body that is copied into each delivery; a larger one is stored once, in the log, and referred to.
@@ -404,6 +432,26 @@ pub(crate) fn attachment_uses(id: &str) -> Vec<u8> {
 
 pub(crate) fn idempotency(agent: AgentId, text: &str) -> Vec<u8> {
     key(Table::Idempotency, &[agent.0.as_bytes(), text.as_bytes()])
+}
+
+pub(crate) fn owner(id: OwnerId) -> Vec<u8> {
+    key(Table::Owner, &[id.0.as_bytes()])
+}
+
+pub(crate) fn claim(owner: OwnerId, agent: AgentId) -> Vec<u8> {
+    key(Table::Claim, &[owner.0.as_bytes(), agent.0.as_bytes()])
+}
+
+pub(crate) fn claims(owner: OwnerId) -> Vec<u8> {
+    key(Table::Claim, &[owner.0.as_bytes()])
+}
+
+pub(crate) fn event(agent: AgentId, number: u64) -> Vec<u8> {
+    key(Table::Event, &[agent.0.as_bytes(), &number.to_be_bytes()])
+}
+
+pub(crate) fn owner_event(owner: OwnerId, number: u64) -> Vec<u8> {
+    key(Table::OwnerEvent, &[owner.0.as_bytes(), &number.to_be_bytes()])
 }
 
 pub(crate) fn table(table: Table) -> Vec<u8> {

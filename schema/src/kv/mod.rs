@@ -18,11 +18,11 @@ use serde::de::DeserializeOwned;
 
 pub use keys::KvOp;
 
-use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
+use crate::ids::{AgentId, ConversationId, KeyHash, OwnerId, Pos, Seq};
 use crate::rows::{
-    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
-    GroupRow, IdempotencyRow, InboxHeadRow, InboxRow, InviteRow, MessageRow, PendingRow, ReceiptRow, ReportRow,
-    Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EVENTS_KEPT,
+    EmailRow, EventRow, GroupRow, IdempotencyRow, InboxHeadRow, InboxRow, InviteRow, MessageRow, OwnerRow, PendingRow,
+    ReceiptRow, ReportRow, Timestamp,
 };
 use crate::store::{Batch, CreateAgentError, Done, EmailBudget, Fence, PAGE_MAX, Store, StoreError};
 
@@ -145,6 +145,12 @@ impl<B: Backend> KvStore<B> {
             .iter()
             .map(|(key, value)| Ok((keys::trailing_conversation(key, prefix.len())?, keys::decode(key, value)?)))
             .collect()
+    }
+
+    /// A whole activity log, newest first.
+    async fn newest(&self, from: &[u8], through: &[u8]) -> Result<Vec<EventRow>, StoreError> {
+        let kept = usize::try_from(EVENTS_KEPT).unwrap_or(PAGE_MAX);
+        self.rows(from, through, kept, Direction::Down).await
     }
 
     /// A waiting delivery with its message.
@@ -299,6 +305,23 @@ impl<B: Backend> Store for KvStore<B> {
 
     async fn attachment_uses(&self, id: &str) -> Result<Vec<(ConversationId, Seq)>, StoreError> {
         self.rows_under(&keys::attachment_uses(id)).await
+    }
+
+    async fn owner(&self, id: OwnerId) -> Result<Option<OwnerRow>, StoreError> {
+        self.row(&keys::owner(id)).await
+    }
+
+    async fn claims(&self, owner: OwnerId) -> Result<Vec<AgentId>, StoreError> {
+        let pairs = self.under(&keys::claims(owner)).await?;
+        pairs.iter().map(|(key, _)| keys::trailing_agent(key)).collect()
+    }
+
+    async fn events(&self, agent: AgentId) -> Result<Vec<EventRow>, StoreError> {
+        self.newest(&keys::event(agent, 0), &keys::event(agent, u64::MAX)).await
+    }
+
+    async fn owner_events(&self, owner: OwnerId) -> Result<Vec<EventRow>, StoreError> {
+        self.newest(&keys::owner_event(owner, 0), &keys::owner_event(owner, u64::MAX)).await
     }
 
     async fn idempotency(&self, agent: AgentId, key: &str) -> Result<Option<IdempotencyRow>, StoreError> {

@@ -6,6 +6,7 @@
 
 mod group;
 mod media;
+mod owner;
 mod state;
 
 use std::sync::Arc;
@@ -14,11 +15,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::group::{DeletedRow, GroupRow, InviteRow, MemberRow, Picture, Role};
 pub use self::media::{AttachmentRow, IdempotencyRow};
+pub use self::owner::{
+    ClaimRow, EVENTS_KEPT, EventAction, EventActor, EventRow, OwnerRow, RevokedReason, RotatedRow, SignInRow,
+    StatusReason, TokenRow,
+};
 pub use self::state::{
     AgentStateRow, HookKind, MuteRow, MuteTarget, PresenceRow, PresenceStatus, ReportRow, SignalRow, WebhookRow,
 };
 
-use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
+use crate::ids::{AgentId, ConversationId, KeyHash, OwnerId, Pos, Seq};
 
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,6 +108,12 @@ pub struct AgentRow {
     pub created_at: Timestamp,
     /// Last profile or state change.
     pub updated_at: Timestamp,
+    /// Its owner. Nobody else is shown any trace of it.
+    #[serde(default)]
+    pub claim: Option<Box<ClaimRow>>,
+    /// Number of the newest activity entry.
+    #[serde(default)]
+    pub events: u64,
 }
 
 impl AgentRow {
@@ -123,6 +134,8 @@ impl AgentRow {
             is_system: false,
             created_at: at,
             updated_at: at,
+            claim: None,
+            events: 0,
         }
     }
 }
@@ -160,12 +173,21 @@ pub enum PendingPurpose {
         /// The caller.
         agent: AgentId,
     },
+    /// Sign an owner in.
+    SignIn,
+    /// Open one dashboard socket. There is no code: whoever knows the ticket, of which the id is a hash, may take it.
+    Ticket {
+        /// Whose.
+        owner: OwnerId,
+        /// For which of its sign-ins.
+        sign_in: u64,
+    },
 }
 
 /// A one-time code that was mailed and not yet used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRow {
-    /// `pnd_` and 16 characters.
+    /// `pnd_` or `dpnd_` and 16 characters; of a ticket `tkt_` and its hash.
     pub id: String,
     /// Where the code went.
     pub email: String,

@@ -10,6 +10,7 @@ mod fixtures;
 mod groups;
 mod inboxes;
 mod logs;
+mod owners;
 mod ownership;
 mod relations;
 
@@ -86,6 +87,9 @@ on_every_engine!(
     logs::pages_go_both_ways,
     logs::a_replay_record_comes_with_its_message,
     logs::heads_are_replaced,
+    owners::owners_and_their_agents_are_kept,
+    owners::activity_is_bounded_and_newest_first,
+    owners::codes_and_tickets_of_owners_are_swept,
     relations::books_are_sorted_by_handle,
     relations::blocks_end,
     relations::cold_threads_come_and_go,

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-REGISTRY = Path(__file__).parent / "contract" / "rest.jsonl"
+REGISTRY = Path(__file__).parent / "contract"
 
 # Codes that every authenticated endpoint shares; the registry does not repeat them.
 COMMON = {
@@ -45,14 +45,19 @@ def _endpoint(line: dict[str, Any]) -> Endpoint:
     return Endpoint(line["m"], line["p"], line["auth"], line["ok"], line["e"], line.get("body"), re.compile(pattern))
 
 
-ENDPOINTS = [_endpoint(json.loads(line)) for line in REGISTRY.read_text().splitlines()]
+def _endpoints(name: str) -> list[Endpoint]:
+    return [_endpoint(json.loads(line)) for line in (REGISTRY / name).read_text().splitlines()]
+
+
+ENDPOINTS = _endpoints("rest.jsonl")
+DASHBOARD = _endpoints("dashboard.jsonl")
 
 
 def endpoint_of(answer: httpx.Response) -> Endpoint | None:
     """The registered endpoint that answered. Literal segments win over placeholders, as in the server."""
     path = answer.request.url.raw_path.decode().split("?")[0]
     method = answer.request.method
-    found = [one for one in ENDPOINTS if one.method == method and one.pattern.fullmatch(path)]
+    found = [one for one in ENDPOINTS + DASHBOARD if one.method == method and one.pattern.fullmatch(path)]
     return min(found, key=lambda one: one.path.count("{"), default=None)
 
 
@@ -65,7 +70,7 @@ def note(answer: httpx.Response) -> None:
 
 def note_as(name: str, answer: httpx.Response) -> None:
     """The same for an endpoint whose path the answer does not tell."""
-    _write_down(next(one for one in ENDPOINTS if one.name == name), answer)
+    _write_down(next(one for one in ENDPOINTS + DASHBOARD if one.name == name), answer)
 
 
 def _write_down(endpoint: Endpoint, answer: httpx.Response) -> None:

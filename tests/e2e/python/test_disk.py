@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import Server, befriend, enrol, until
+from test_contract import refused
+from test_dashboard import sign_in
 
 SIZE = 64 << 20
 FILLER = 52 << 20
@@ -38,6 +40,7 @@ def test_a_full_disk_refuses_and_resumes(tmp_path: Path) -> None:
         server.data = server.seen_by_server(outside)  # mails are read there
         alice, bob = enrol(server, "alice"), enrol(server, "bob")
         conversation = befriend(alice, bob)
+        owner = sign_in(server)
         filler = server.data / "filler"
         filler.write_bytes(b"\0" * FILLER)
         acknowledged = []
@@ -51,7 +54,13 @@ def test_a_full_disk_refuses_and_resumes(tmp_path: Path) -> None:
         assert acknowledged
         assert bob.call("GET", "/v1/messages/sync?limit=1").status_code == 200, "reads go on"
 
+        # A sign-in that cannot be refreshed is not over: the same token works when there is room.
+        answer = owner.call("POST", "auth/refresh")
+        refused(answer, 503, "REFRESH_UNAVAILABLE")
+        assert int(answer.headers["retry-after"]) >= 1 and "set-cookie" not in answer.headers
+
         filler.unlink()
+        until("a refresh works again", RESUME_DEADLINE_S, lambda: owner.call("POST", "auth/refresh").status_code == 200)
         retry = f"full-{len(acknowledged)}"
         until(
             "sends work again",

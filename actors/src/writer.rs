@@ -1,4 +1,4 @@
-//! What an agent has changed and not yet stored: one batch in flight, the next one filling (effects E1).
+//! What an entity has changed and not yet stored: one batch in flight, the next one filling (effects E1).
 //!
 //! A1  What follows a write (an answer, a push, an ack to a conversation) runs only after that write is durable, and in
 //!     the order in which it was asked for.
@@ -7,37 +7,42 @@
 use schema::rows::Timestamp;
 use schema::store::Write;
 
-use super::After;
 use crate::effects::{Effects, Stored};
 use crate::limits::BATCH_RETRY_MS;
 
-/// The write side of one agent.
-#[derive(Debug, Default)]
-pub(super) struct Writer {
-    in_flight: Option<(Vec<Write>, Vec<After>)>,
+/// The write side of one entity. `A` is what may follow a write.
+#[derive(Debug)]
+pub(crate) struct Writer<A> {
+    in_flight: Option<(Vec<Write>, Vec<A>)>,
     failed: bool,
     writes: Vec<Write>,
-    after: Vec<After>,
+    after: Vec<A>,
 }
 
-impl Writer {
+impl<A> Default for Writer<A> {
+    fn default() -> Self {
+        Self { in_flight: None, failed: false, writes: Vec::new(), after: Vec::new() }
+    }
+}
+
+impl<A> Writer<A> {
     /// Adds a write to the next batch.
-    pub(super) fn write(&mut self, write: Write) {
+    pub(crate) fn write(&mut self, write: Write) {
         self.writes.push(write);
     }
 
     /// Runs `after` once everything written so far is durable.
-    pub(super) fn then(&mut self, after: After) {
+    pub(crate) fn then(&mut self, after: A) {
         self.after.push(after);
     }
 
     /// Nothing in flight and nothing to do.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.writes.is_empty() && self.after.is_empty()
     }
 
     /// Starts the next batch if none is in flight; returns what needs no batch to become true.
-    pub(super) fn flush(&mut self, fx: &mut Effects) -> Vec<After> {
+    pub(crate) fn flush(&mut self, fx: &mut Effects) -> Vec<A> {
         if self.in_flight.is_some() {
             return Vec::new();
         }
@@ -51,7 +56,7 @@ impl Writer {
     }
 
     /// The batch in flight ended so; returns what may happen now.
-    pub(super) fn stored(&mut self, now: Timestamp, outcome: Stored, fx: &mut Effects) -> Vec<After> {
+    pub(crate) fn stored(&mut self, now: Timestamp, outcome: Stored, fx: &mut Effects) -> Vec<A> {
         if outcome.is_ok() {
             return self.in_flight.take().map(|(_, after)| after).unwrap_or_default();
         }
@@ -61,7 +66,7 @@ impl Writer {
     }
 
     /// Submits a failed batch again.
-    pub(super) fn retry(&mut self, fx: &mut Effects) {
+    pub(crate) fn retry(&mut self, fx: &mut Effects) {
         if let Some((writes, _)) = self.in_flight.as_ref().filter(|_| self.failed) {
             self.failed = false;
             fx.writes = Some(writes.clone());
