@@ -136,19 +136,14 @@ fn offline_burst() {
 
 #[test]
 fn presence_storm() {
-    let found = passes(
-        "presence-storm = { agents = 12, watchers = 3, rate = 20, seconds = 2, warmup = 0.5 }",
-        "presence",
-    );
+    let found =
+        passes("presence-storm = { agents = 12, watchers = 3, rate = 20, seconds = 2, warmup = 0.5 }", "presence");
     assert_eq!((&found["verdict"]["sent"], &found["verdict"]["expected"]), (&12.into(), &36.into()));
 }
 
 #[test]
 fn churn() {
-    let found = passes(
-        "churn = { pairs = 10, rate = 40, seconds = 3, warmup = 0.5, life = 0.4, away = 0.2 }",
-        "hello",
-    );
+    let found = passes("churn = { pairs = 10, rate = 40, seconds = 3, warmup = 0.5, life = 0.4, away = 0.2 }", "hello");
     assert!(figure(&found, "handshakes") > 10.0, "sockets come back");
 }
 

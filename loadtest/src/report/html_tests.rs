@@ -34,14 +34,22 @@ fn run(label: &str, lost: u64) -> Run {
 #[test]
 fn two_runs_side_by_side() {
     let page = page(&[run("before", 0), run("after <1>", 3)]);
-    for once in ["<h2>1.1 direct</h2>", "send: latency by quantile", ">agentchat_mailbox</figcaption>", "<h2>Servers"] {
+    for once in [
+        "<h2>1.1 direct</h2>",
+        ">send: latency by quantile</figcaption>",
+        ">agentchat_mailbox</figcaption>",
+        "<h2>Servers",
+    ] {
         assert_eq!(page.matches(once).count(), 1, "{once}");
     }
     assert!(page.contains("class=\"ok\">passed") && page.contains("class=\"bad\">FAILED"));
     assert!(page.contains("4321") && page.contains("7.50") && page.contains("after &lt;1&gt;"));
     assert!(page.contains(COLOURS[0]) && page.contains(COLOURS[1]));
-    let quantiles =
-        page.split("send: latency by quantile").nth(1).and_then(|rest| rest.split("</figure>").next()).unwrap();
+    let quantiles = page
+        .split("send: latency by quantile</figcaption>")
+        .nth(1)
+        .and_then(|rest| rest.split("</figure>").next())
+        .unwrap();
     assert_eq!(quantiles.matches("<path").count(), 2, "a line per run");
 }
 
