@@ -22,6 +22,12 @@ use crate::target::Fleet;
 
 /// Arrivals that are still waiting this long after the end are given up, and reported.
 const GRACE: Duration = Duration::from_secs(60);
+/// Rates that a timetable can be made for.
+const RATES: std::ops::RangeInclusive<f64> = 0.001..=1e6;
+/// Most connections: more than a process has files for.
+const CLIENTS_MAX: usize = 100_000;
+/// Longest time of anything: a month.
+const SPAN_MAX_S: f64 = 30.0 * 86_400.0;
 /// The pace-maker looks this often whether it is still wanted.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Most arrivals handed over in one go: one second of the largest rate.
@@ -131,6 +137,14 @@ impl Shared {
     }
 }
 
+/// Seconds as somebody wrote them; what is no time says so.
+pub fn span(name: &str, seconds: f64) -> Result<Duration, LoadError> {
+    if (0.0..=SPAN_MAX_S).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(LoadError::Usage(format!("{name} is from 0 to {SPAN_MAX_S} seconds")))
+}
+
 /// Runs `job` for every arrival of `load`.
 pub async fn drive<J: Job>(
     fleet: &Fleet,
@@ -139,10 +153,10 @@ pub async fn drive<J: Job>(
     seed: u64,
     job: J,
 ) -> Result<Driven, LoadError> {
-    if load.rate.is_some_and(|rate| !(rate > 0.0)) || !(load.seconds > 0.0) || load.clients == 0 {
-        return Err(LoadError::Usage("rate, seconds and clients have to be more than 0".to_owned()));
+    if load.rate.is_some_and(|rate| !RATES.contains(&rate)) || !(1..=CLIENTS_MAX).contains(&load.clients) {
+        return Err(LoadError::Usage(format!("a rate is from 0.001 to a million, clients are 1 to {CLIENTS_MAX}")));
     }
-    let (warm, length) = (Duration::from_secs_f64(load.warmup.max(0.0)), Duration::from_secs_f64(load.seconds));
+    let (warm, length) = (span("warmup", load.warmup)?, span("seconds", load.seconds)?);
     let (begun, begun_us) = (Instant::now(), meter.clock().now_us());
     let whole_us = u64::try_from((warm + length).as_micros()).unwrap_or(u64::MAX);
     meter.warm_from(begun_us + u64::try_from(warm.as_micros()).unwrap_or(u64::MAX));

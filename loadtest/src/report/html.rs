@@ -6,6 +6,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use super::model::{Distribution, Run, Scenario, Series};
 use super::svg::{COLOURS, Chart, Line, Scale, escape};
 use super::text::number;
@@ -19,10 +22,10 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:1360px;margin:0 auto;padding:1
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
 table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.2rem .7rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-th:first-child,td:first-child{text-align:left}
-.scroll{overflow-x:auto}.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:1rem}
+th:first-child,td:first-child,.wide td:last-child,.wide th:last-child{text-align:left}
+.scroll{overflow-x:auto}.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1rem}
 figure{margin:0;border:1px solid var(--line);border-radius:6px;padding:.5rem}
-figcaption{font-weight:600}svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--dim)}
+figcaption{font-weight:600}svg{width:100%;height:auto}svg text{font-size:14px;fill:var(--dim)}
 svg .g{stroke:var(--line);stroke-width:.6}.legend{margin:.2rem 0;font-size:13px}.legend span{margin-left:.7rem}
 small,.dim{color:var(--dim)}.ok{color:#3a9d5d;font-weight:700}.bad{color:#d65a4f;font-weight:700}
 ";
@@ -69,6 +72,12 @@ fn table(page: &mut String, head: &[String], rows: &[Vec<String>]) {
     page.push_str("</table></div>");
 }
 
+/// When a run began.
+fn date(unix: u64) -> String {
+    let at = i64::try_from(unix).ok().and_then(|unix| OffsetDateTime::from_unix_timestamp(unix).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
 /// A run's name in its colour (P1).
 fn named(number: usize, label: &str) -> String {
     format!("<b style=\"color:{}\">{}</b>", COLOURS[number % COLOURS.len()], escape(label))
@@ -86,12 +95,12 @@ fn overview(page: &mut String, runs: &[Run]) {
                 if verdict.passed() { "<span class=\"ok\">passed</span>" } else { "<span class=\"bad\">FAILED</span>" };
             let delivered = format!("{} of {}", verdict.delivered, verdict.expected);
             let what = format!(
-                "{}<br><small>{}; {}; seed {}; since 1970: {} s</small>",
+                "{}<br><small>{}; {}; seed {}; {}</small>",
                 escape(&run.command),
                 escape(&run.machine),
                 escape(&run.urls.join(" ")),
                 run.seed,
-                run.started_unix
+                date(run.started_unix)
             );
             vec![
                 named(n, &run.label),
@@ -107,7 +116,9 @@ fn overview(page: &mut String, runs: &[Run]) {
             ]
         })
         .collect();
+    page.push_str("<div class=\"wide\">");
     table(page, &head.map(str::to_owned), &rows);
+    page.push_str("</div>");
 }
 
 fn section(page: &mut String, name: &str, found: &[(usize, &str, &Scenario)]) {

@@ -9,7 +9,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 260.0;
 /// Room for labels: left, right, top, bottom.
-const MARGIN: [f64; 4] = [58.0, 12.0, 10.0, 34.0];
+const MARGIN: [f64; 4] = [66.0, 16.0, 10.0, 42.0];
 /// Points of one line; of more, the largest of each stretch is drawn, so that no peak disappears.
 const POINTS_MAX: usize = 600;
 /// Lines of one chart.
@@ -174,7 +174,7 @@ impl Chart {
                 "<line class=\"g\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{:.1}\"/>\
                  <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
                 HEIGHT - bottom,
-                HEIGHT - bottom + 14.0
+                HEIGHT - bottom + 16.0
             );
         }
         let _ = write!(

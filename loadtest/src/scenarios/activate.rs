@@ -40,7 +40,7 @@ struct Turns {
 
 impl Activate {
     pub(super) async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
-        if self.agents < 2 || self.agents % 2 != 0 {
+        if self.agents < 2 || !self.agents.is_multiple_of(2) {
             return Err(LoadError::Usage("activate takes an even number of agents".to_owned()));
         }
         let lane = world.ledger.open(Audience::Direct, meter);

@@ -1,12 +1,11 @@
 //! `churn`: recipients connect and disconnect all the time while they are written to. Nothing may be lost in between.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::Outcome;
-use crate::drive::Load;
+use crate::drive::{Load, span};
 use crate::error::LoadError;
 use crate::exchange::{self, Pairs};
 use crate::listen::Manner;
@@ -33,11 +32,7 @@ pub struct Churn {
 
 impl Churn {
     pub(super) async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
-        let whole = |seconds: f64| (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds));
-        let churn = whole(self.life).zip(whole(self.away));
-        if churn.is_none() {
-            return Err(LoadError::Usage("life and away have to be more than 0".to_owned()));
-        }
+        let churn = Some((span("life", self.life)?, span("away", self.away)?));
         let manner = Manner { at_once: self.at_once, churn, ..Manner::default() };
         let begun = meter.clock().now_us();
         let (driven, lane) = exchange::run(world, meter, &self.pairs, &self.load, manner).await?;

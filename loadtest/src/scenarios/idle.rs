@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::Outcome;
 use crate::client::Client;
+use crate::drive::span;
 use crate::error::LoadError;
 use crate::ledger::{Audience, Lane};
 use crate::listen::{Listeners, Manner, every};
@@ -72,9 +73,10 @@ pub fn room_for(files: u64) -> Result<(), LoadError> {
 
 impl IdleSockets {
     pub(super) async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
-        if self.sockets == 0 || !self.hold.is_finite() {
-            return Err(LoadError::Usage("sockets has to be more than 0, hold is in seconds".to_owned()));
+        if self.sockets == 0 {
+            return Err(LoadError::Usage("sockets has to be more than 0".to_owned()));
         }
+        let hold = span("hold", self.hold)?;
         room_for(self.sockets)?;
         let lane = world.ledger.open(Audience::Direct, meter);
         let before = resident_bytes(world).await;
@@ -85,7 +87,7 @@ impl IdleSockets {
         let rate = self.sockets as f64 / begun.elapsed().as_secs_f64();
         sleep(REST).await;
         let after = resident_bytes(world).await;
-        sleep(Duration::from_secs_f64(self.hold.max(0.0))).await;
+        sleep(hold).await;
         let lost = meter.total(Count::Disconnected);
         self.probe(world, &lane).await?;
         settle::wait(&lane).await;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Outcome;
-use crate::drive::Load;
+use crate::drive::{Load, span};
 use crate::error::LoadError;
 use crate::exchange::{self, Pairs};
 use crate::listen::Manner;
@@ -43,9 +43,7 @@ pub struct Soak {
 
 impl Soak {
     pub(super) async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
-        if !(self.life > 0.0) || !(self.minutes > 0.0) {
-            return Err(LoadError::Usage("minutes and life have to be more than 0".to_owned()));
-        }
+        let life = span("life", self.life)?;
         let load = Load {
             rate: Some(self.rate),
             poisson: true,
@@ -54,7 +52,7 @@ impl Soak {
             warmup: 2.0,
             count: None,
         };
-        let churn = Some((Duration::from_secs_f64(self.life), Duration::from_secs(1)));
+        let churn = Some((life, Duration::from_secs(1)));
         let manner = Manner { churn, ..Manner::default() };
         let watcher = Watcher::start(world);
         let (driven, lane) = exchange::run(world, meter, &self.pairs, &load, manner).await?;
