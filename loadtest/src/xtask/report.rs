@@ -42,6 +42,7 @@ pub fn print(
         "  deliveries   {} due, {} arrived with repeats, over {} sockets",
         checked.deliveries, records.arrivals, records.sockets
     );
+    println!("  owners       {} batches acknowledged under epochs", checked.batches);
     println!("  longest send without faults: {:.2} s", calm.iter().max().map_or(0.0, Duration::as_secs_f64));
     for (kind, worst) in kinds {
         let longest = worst.iter().max().map_or(0.0, Duration::as_secs_f64);

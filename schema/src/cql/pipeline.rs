@@ -21,12 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::try_join_all;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use scylla::serialize::SerializationError;
 use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
 use scylla::statement::batch::{Batch as CqlBatch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use serde::{Deserialize, Serialize};
+use tracing::trace;
 
 use super::layout::{Partition, Place};
 use super::session::{Cql, failed, misshapen};
@@ -199,22 +201,28 @@ impl Pipeline {
         let bytes =
             rmp_serde::to_vec(&entry).map_err(|e| StoreError::Corrupt(format!("entry does not encode: {e}")))?;
         self.until_done(fence, || self.write_entry(fence, &bytes, at)).await?;
-        self.until_done(fence, || self.write_rows(&entry.0, at)).await
+        let held_at = self.until_done(fence, || self.write_rows(&entry.0, at)).await?;
+        // For whoever holds the owners of one machine against each other: its processes share this clock.
+        let at_ns = i128::from(held_at.tv_sec) * 1_000_000_000 + i128::from(held_at.tv_nsec);
+        trace!(target: "acknowledged", shard = fence.shard, epoch = fence.epoch, at_ns);
+        Ok(())
     }
 
-    /// Repeats a step until it is done, and then asks whether the epoch was still ours (P2, P4).
-    async fn until_done<F>(&self, fence: Fence, step: impl Fn() -> F) -> Result<(), StoreError>
+    /// Repeats a step until it is done, and then asks whether the epoch was still ours (P2, P4). Answers with a moment
+    /// at which it still was, or just before.
+    async fn until_done<F>(&self, fence: Fence, step: impl Fn() -> F) -> Result<Timespec, StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,
     {
         let mut pause = PAUSE.0;
         loop {
             let outcome = step().await;
+            let asked_at = clock_gettime(ClockId::Monotonic);
             if !self.guard.holds(fence) {
                 return Err(StoreError::Fenced);
             }
             match outcome {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(asked_at),
                 Err(StoreError::Corrupt(what)) => return Err(StoreError::Corrupt(what)),
                 Err(error) => tracing::warn!(shard = fence.shard, %error, "a write is repeated"),
             }
