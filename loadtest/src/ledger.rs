@@ -284,22 +284,27 @@ impl Lane {
 
     /// What it comes to by now.
     pub fn verdict(&self) -> Verdict {
-        let (sent, fan) = (self.sent.load(Ordering::Acquire), self.audience.fan());
+        let fan = self.audience.fan();
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let (mut acknowledged, mut lost, mut expected) = (0, 0, 0_u64);
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            let Some(chunk) = chunk.get() else { break };
-            let here = sent.saturating_sub(number as u64 * CHUNK).min(CHUNK);
-            for at in (0..here).filter(|at| get(&chunk.acked, *at)) {
-                acknowledged += 1;
-                expected += fan;
-                lost += (at * fan..(at + 1) * fan).filter(|place| !get(&chunk.seen, *place)).count() as u64;
+        let (mut acknowledged, mut lost) = (0, 0);
+        for chunk in self.chunks.iter().map_while(OnceLock::get) {
+            for (word, acked) in chunk.acked.iter().enumerate() {
+                let acked = acked.load(Ordering::Acquire);
+                acknowledged += u64::from(acked.count_ones());
+                if fan == 1 {
+                    lost += u64::from((acked & !chunk.seen[word].load(Ordering::Acquire)).count_ones());
+                } else {
+                    let set = (0..64).filter(|bit| acked & (1 << bit) != 0).map(|bit| word as u64 * 64 + bit);
+                    let unseen =
+                        |at| (at * fan..(at + 1) * fan).filter(|place| !get(&chunk.seen, *place)).count() as u64;
+                    lost += set.map(unseen).sum::<u64>();
+                }
             }
         }
         // The sender's own place is no delivery, nor is that of a member whose inbox is full.
-        let expected = expected - load(&self.excused);
+        let expected = acknowledged * fan - load(&self.excused);
         Verdict {
-            sent,
+            sent: load(&self.sent),
             acknowledged,
             refused: load(&self.refused),
             unknown: load(&self.unknown),

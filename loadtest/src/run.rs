@@ -54,9 +54,9 @@ pub struct Options {
     /// Decides every random choice
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
-    /// Process of the server, for memory and processor time (known for --server)
+    /// Process of a server, for memory and processor time (known for --server); several are added up
     #[arg(long, global = true, value_name = "PID")]
-    server_pid: Option<u32>,
+    server_pid: Vec<u32>,
     /// Write the run as JSON, for comparisons
     #[arg(long, global = true, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -108,7 +108,7 @@ impl Options {
             operator_token: token,
             redelivery_allowed: self.allow_redelivery,
             inject: Inject::new(self.drop_delivery, self.repeat_delivery, self.swap_delivery),
-            server_pid: server.and_then(Server::pid).or(self.server_pid),
+            server_pids: server.and_then(Server::pid).map_or_else(|| self.server_pid.clone(), |pid| vec![pid]),
         })
     }
 }

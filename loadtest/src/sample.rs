@@ -76,10 +76,10 @@ pub fn process_cpu(pid: u32) -> Option<f64> {
 
 /// Memory of the servers now (M3).
 pub async fn resident_bytes(world: &World) -> Option<f64> {
-    match world.server_pid {
-        Some(pid) => process_resident(pid),
-        None => scrape(&mut clients(world)).await?.gauges.remove(RESIDENT),
+    if world.server_pids.is_empty() {
+        return scrape(&mut clients(world)).await?.gauges.remove(RESIDENT);
     }
+    world.server_pids.iter().copied().map(process_resident).sum()
 }
 
 /// A connection to each server.
@@ -143,8 +143,10 @@ impl Sampler {
             }
             self.counters = Some(counters);
         }
-        if let Some(pid) = self.world.server_pid {
-            (resident, cpu) = (process_resident(pid), process_cpu(pid));
+        let pids = &self.world.server_pids;
+        if !pids.is_empty() {
+            resident = pids.iter().copied().map(process_resident).sum();
+            cpu = pids.iter().copied().map(process_cpu).sum();
         }
         let own = std::process::id();
         let memory = [("server", resident), ("harness", process_resident(own))];

@@ -71,8 +71,8 @@ pub struct World {
     pub redelivery_allowed: bool,
     /// Faults on purpose.
     pub inject: Inject,
-    /// Process of the server, if it is on this machine and known.
-    pub server_pid: Option<u32>,
+    /// Processes of the servers, if they are on this machine and known.
+    pub server_pids: Vec<u32>,
 }
 
 /// A message that is to go.

@@ -15,7 +15,6 @@ use super::Outcome;
 use crate::agents::NUMBER_MAX;
 use crate::client::Client;
 use crate::error::LoadError;
-use crate::ledger::Verdict;
 use crate::meter::{Count, Meter, Timing};
 use crate::sample::resident_bytes;
 use crate::world::{Task, World, each, no_agents};
@@ -70,8 +69,7 @@ impl Provision {
         let check = Check { world: Arc::clone(world), first: self.first, step: self.agents / checked };
         each(world, checked, 8, check).await?;
         let made = meter.total(Count::Done);
-        let verdict = Verdict { sent: self.agents, acknowledged: self.agents, ..Verdict::default() };
-        let outcome = Outcome { verdict, ..Outcome::default() }.figure("made", made as f64, "agents");
+        let outcome = Outcome::default().figure("made", made as f64, "agents");
         let outcome = if made > 0 { outcome.figure("rate", made as f64 / took, "agents/s") } else { outcome };
         let outcome = match (before, resident_bytes(world).await) {
             (Some(before), Some(after)) if made > 0 => {
