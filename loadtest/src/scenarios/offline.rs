@@ -80,7 +80,7 @@ impl OfflineBurst {
         };
         Ok(match (before, resident_bytes(world).await) {
             (Some(before), Some(after)) => {
-                outcome.figure("server memory grew by", (after - before) / 1_048_576.0, "MiB")
+                outcome.figure("server memory changed by", (after - before) / 1_048_576.0, "MiB")
             }
             _ => outcome,
         })
