@@ -2,18 +2,20 @@
 //!
 //! P1  Agents that exist already are taken as they are if their derived key works; otherwise the run ends and says so.
 //! P2  A few of them, spread over all, have to be able to say who they are.
+//! P3  A batch without an answer is sent again; that it is there by then is its success.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::Outcome;
 use crate::agents::NUMBER_MAX;
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::error::LoadError;
 use crate::meter::{Count, Meter, Timing};
 use crate::sample::resident_bytes;
@@ -21,6 +23,9 @@ use crate::world::{Task, World, each, no_agents};
 
 /// Most agents of one request; the operator surface's number.
 const BATCH_MAX: u64 = 10_000;
+/// Tries of one batch, and the pause between them: a slow disk may make a batch late, not the run impossible.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_secs(1);
 /// Agents that are asked who they are (P2).
 const CHECKED: u64 = 32;
 
@@ -90,17 +95,17 @@ impl Task for Batches {
         let body =
             json!({"prefix": roster.prefix(), "start": start, "count": end - start, "key_seed": roster.key_seed()});
         let intended = self.world.clock.now_us();
-        let answer = client.send(Method::POST, "/operator/agents", &self.token, body.to_string()).await?;
+        let (answer, repeated) = self.patient(client, &body.to_string()).await?;
+        if answer.status == StatusCode::CONFLICT {
+            for number in [start, end - 1] {
+                who(&self.world, client, number).await?;
+            }
+        }
         match answer.status {
-            StatusCode::CREATED => {
+            StatusCode::CONFLICT if !repeated => Ok(()),
+            StatusCode::CREATED | StatusCode::CONFLICT => {
                 self.meter.done(Timing::Request, intended);
                 self.meter.add(Count::Done, end - start);
-                Ok(())
-            }
-            StatusCode::CONFLICT => {
-                for number in [start, end - 1] {
-                    who(&self.world, client, number).await?;
-                }
                 Ok(())
             }
             StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Err(LoadError::Usage(
@@ -109,6 +114,21 @@ impl Task for Batches {
                     .to_owned(),
             )),
             _ => Err(no_agents(answer, "operator")),
+        }
+    }
+}
+
+impl Batches {
+    /// The answer, and whether the request was repeated: then a conflict may be with its own first try (P3).
+    async fn patient(&self, client: &mut Client, body: &str) -> Result<(Answer, bool), LoadError> {
+        let mut attempt = 1;
+        loop {
+            match client.send(Method::POST, "/operator/agents", &self.token, body.to_owned()).await {
+                Ok(answer) if !answer.status.is_server_error() || attempt == TRIES => return Ok((answer, attempt > 1)),
+                Err(error) if attempt == TRIES => return Err(error),
+                Ok(_) | Err(_) => attempt += 1,
+            }
+            sleep(AGAIN).await;
         }
     }
 }
