@@ -12,6 +12,9 @@ use crate::config::LogFormat;
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Whatever the filter says: what would log bodies of messages at debug, and three lines for every request at info.
+const QUIET: &str = "rmcp=error";
+
 /// The filter of `AGENTCHAT_LOG` does not parse.
 #[derive(Debug, thiserror::Error)]
 #[error("settings: log filter {0:?} is not valid, try `info` or `info,agentchat=debug`")]
@@ -19,7 +22,8 @@ pub struct BadFilter(String, #[source] ParseError);
 
 /// Starts logging to standard error.
 pub fn logs(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
-    let parsed = EnvFilter::try_new(filter).map_err(|error| BadFilter(filter.to_owned(), error))?;
+    let parsed =
+        EnvFilter::try_new(format!("{filter},{QUIET}")).map_err(|error| BadFilter(filter.to_owned(), error))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)

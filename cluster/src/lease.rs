@@ -96,6 +96,12 @@ impl OwnLease {
         self.me.draining = true;
     }
 
+    /// The run gives its lease up: whatever is still answered, it holds nothing any more. The row, as far as is known.
+    pub fn end(&mut self) -> Option<NodeRow> {
+        self.lose();
+        self.stored.take()
+    }
+
     /// The next renewal, to be sent now.
     pub fn renewal(&mut self, now: u64) -> Renewal {
         self.me.version += 1;
@@ -105,6 +111,7 @@ impl OwnLease {
     /// The store answered a renewal: applied, refused, or nobody knows.
     pub fn answered(&mut self, renewal: Renewal, applied: Option<bool>) {
         match applied {
+            _ if self.standing == Standing::Lost => {} // K4
             Some(true) => self.applied(renewal),
             // Refused may mean that an earlier one of ours was applied late: the row tells.
             Some(false) | None => {
@@ -116,9 +123,14 @@ impl OwnLease {
 
     /// The own row was read after an outcome stayed open.
     pub fn reread(&mut self, row: Option<NodeRow>) {
+        if self.standing == Standing::Lost {
+            return; // K4
+        }
         let unsure = self.unsure.take();
         match (row, unsure) {
             (Some(row), Some(renewal)) if row == renewal.after => self.applied(renewal),
+            // An older one than is known: the row was gone meanwhile, and a first renewal came late (K4).
+            (Some(row), _) if self.stored.as_ref().is_some_and(|known| row.version < known.version) => self.lose(),
             (Some(row), _) if row.incarnation == self.me.incarnation => {
                 // An earlier renewal of ours. When it was sent is forgotten, so it extends nothing.
                 self.stored = Some(row);
@@ -126,11 +138,12 @@ impl OwnLease {
             }
             // The first renewal has not been applied; whatever of it is still under way, the next one meets it.
             (None, _) if self.stored.is_none() => self.standing = Standing::Ready,
-            _ => {
-                self.standing = Standing::Lost;
-                self.until = 0;
-            }
+            _ => self.lose(),
         }
+    }
+
+    fn lose(&mut self) {
+        (self.standing, self.until) = (Standing::Lost, 0);
     }
 
     fn applied(&mut self, renewal: Renewal) {
@@ -212,6 +225,36 @@ mod tests {
         own.answered(third, Some(false));
         own.reread(None);
         assert!(own.standing() == Standing::Lost && !own.holds(151), "K4");
+        let late = own.renewal(155);
+        own.answered(late, Some(true));
+        assert!(own.standing() == Standing::Lost && !own.holds(156), "K4: whatever is answered");
+    }
+
+    #[test]
+    fn a_first_renewal_that_comes_late_brings_no_lease_back() {
+        let mut own = OwnLease::new(me(), Terms { ttl_ms: 60, margin_ms: 20 });
+        let late = own.renewal(0);
+        let row = late.after.clone();
+        own.answered(late, None);
+        own.reread(None);
+        let second = own.renewal(30);
+        own.answered(second, Some(true));
+        // It sleeps, its row is removed, others take its shards; then the first renewal finds no row and is applied.
+        let third = own.renewal(500);
+        own.answered(third, Some(false));
+        own.reread(Some(row));
+        assert_eq!((own.standing(), own.until()), (Standing::Lost, 0), "K4");
+    }
+
+    #[test]
+    fn who_gives_its_lease_up_has_none_whatever_is_still_under_way() {
+        let mut own = OwnLease::new(me(), Terms { ttl_ms: 60, margin_ms: 20 });
+        let first = own.renewal(0);
+        own.answered(first, Some(true));
+        let second = own.renewal(10);
+        assert_eq!(own.end().map(|row| row.version), Some(1));
+        own.answered(second, Some(true));
+        assert!(own.standing() == Standing::Lost && !own.holds(11));
     }
 
     #[test]

@@ -37,10 +37,16 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub use self::attachments::TYPES as ATTACHMENT_TYPES;
 use crate::app::App;
 use crate::wire::error::ApiError;
-use crate::{openapi, ws};
+use crate::{mcp, openapi, ws};
 
 /// All routes.
 pub fn router(app: &App) -> Router<App> {
+    let tools = mcp::routes(app, wrapped(app, resources()).with_state(app.clone()));
+    wrapped(app, resources().merge(tools))
+}
+
+/// A module of handlers per kind of resource.
+fn resources() -> Router<App> {
     Router::new()
         .merge(identity::routes())
         .merge(contacts::routes())
@@ -58,6 +64,11 @@ pub fn router(app: &App) -> Router<App> {
         .merge(operator::routes())
         .merge(pages::routes())
         .merge(openapi::routes())
+}
+
+/// What every request passes on its way to a handler and back.
+fn wrapped(app: &App, routes: Router<App>) -> Router<App> {
+    routes
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
         .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself
@@ -91,6 +102,9 @@ fn cors(origins: &[String]) -> CorsLayer {
             name("x-request-id"),
             name("x-agentchat-client"),
             name("x-agentchat-client-version"),
+            name("mcp-protocol-version"),
+            name("mcp-method"),
+            name("mcp-name"),
         ])
         .expose_headers([
             name("x-request-id"),

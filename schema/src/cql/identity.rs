@@ -14,6 +14,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::OpenError;
 use super::layout::Place;
+use super::log::Tables;
 use super::pipeline::Pipeline;
 use super::session::{Cql, failed, misshapen};
 use crate::ids::AgentId;
@@ -34,7 +35,7 @@ const CLAIMS: usize = 64;
 /// Statements of the three tables.
 pub(super) struct Identity {
     cql: Arc<Cql>,
-    pipeline: Arc<Pipeline>,
+    pipeline: Arc<Pipeline<Tables>>,
     claim: PreparedStatement,
     claim_stale: PreparedStatement,
     unclaim: PreparedStatement,
@@ -43,6 +44,7 @@ pub(super) struct Identity {
     next_email: PreparedStatement,
     first_pending: PreparedStatement,
     next_pending: PreparedStatement,
+    same_pending: PreparedStatement,
     take_pending: PreparedStatement,
     read: [PreparedStatement; 2],
 }
@@ -67,7 +69,7 @@ fn value(row: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
 }
 
 impl Identity {
-    pub(super) async fn new(cql: Arc<Cql>, pipeline: Arc<Pipeline>) -> Result<Self, OpenError> {
+    pub(super) async fn new(cql: Arc<Cql>, pipeline: Arc<Pipeline<Tables>>) -> Result<Self, OpenError> {
         const ROW: &str = "p=? AND b=? AND c=?";
         let insert = |table| format!("INSERT INTO {table} (p, b, c, v) VALUES (?, ?, ?, ?) IF NOT EXISTS");
         let mut read = Vec::with_capacity(2);
@@ -91,6 +93,7 @@ impl Identity {
             next_email: cql.conditional(&format!("UPDATE emails SET v=? WHERE {ROW} IF v=?")).await?,
             first_pending: cql.conditional(&insert("pendings")).await?,
             next_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF EXISTS")).await?,
+            same_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF v=?")).await?,
             take_pending: cql.conditional(&format!("DELETE FROM pendings WHERE {ROW} IF EXISTS")).await?,
             read,
             cql,
@@ -218,6 +221,13 @@ impl Identity {
             if replaced { Ok(()) } else { Err(Again::Raced) }
         })
         .await
+    }
+
+    /// An unknown outcome stays one: two nodes that count one wrong code each make the same row of it.
+    pub(super) async fn replace_pending(&self, before: &PendingRow, after: &PendingRow) -> Result<bool, StoreError> {
+        let at = Place::of(&keys::pending(&before.id))?;
+        let values = (value(after)?, &at.partition.key, at.partition.bucket, &at.place, value(before)?);
+        self.cql.decide(&self.same_pending, values).await
     }
 
     /// An unknown outcome stays one: nobody could tell the winner from a loser afterwards.
