@@ -57,6 +57,11 @@ impl Pairs {
         self.online.unwrap_or(ONLINE).min(self.pairs)
     }
 
+    /// All of them: the first, and how many.
+    pub fn agents(&self) -> (u64, u64) {
+        (self.first, self.pairs.saturating_mul(2))
+    }
+
     /// Who receives in pair `n`.
     pub fn recipient(&self, n: u64) -> u64 {
         self.first + 2 * n + 1

@@ -58,7 +58,7 @@ use self::scenarios::Scenario;
 #[command(version, max_term_width = 120)]
 #[command(after_help = "Begin here:
   cargo build --release
-  loadtest run --server target/release/agentchat --help            what all scenarios share
+  loadtest run direct --server target/release/agentchat            a server of its own, with new agents
   loadtest run direct --help                                       what one of them can do
 
   # a server of your own: no rate limits, deep inboxes, an operator token
@@ -161,7 +161,11 @@ async fn command(command: Command) -> Result<bool, LoadError> {
     match command {
         Command::Run { options, scenario } => {
             let words: Vec<String> = std::env::args().skip_while(|word| word != scenario.name()).skip(1).collect();
-            run::run(&options, vec![vec![Entry { scenario, options: without_secrets(&words) }]]).await
+            // A new server has no agents yet.
+            let made = scenario.agents().filter(|_| options.starts_server());
+            let made = made.map(|(first, agents)| vec![Entry::provision(first, agents)]);
+            let entry = Entry { scenario, options: without_secrets(&words) };
+            run::run(&options, made.into_iter().chain([vec![entry]]).collect()).await
         }
         Command::Plan { file, options } => {
             let text = std::fs::read_to_string(&file).map_err(|error| LoadError::Io("plan", error))?;

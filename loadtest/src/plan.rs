@@ -16,7 +16,7 @@ use clap::Parser;
 use toml::{Table, Value};
 
 use crate::error::LoadError;
-use crate::scenarios::Scenario;
+use crate::scenarios::{Provision, Scenario};
 
 /// Scenarios of a plan: far more than anybody writes, and few enough to be numbered.
 const SCENARIOS_MAX: usize = 1_000;
@@ -28,6 +28,14 @@ pub struct Entry {
     pub scenario: Scenario,
     /// As a command line.
     pub options: String,
+}
+
+impl Entry {
+    /// Agents for a scenario on a new server.
+    pub fn provision(first: u64, agents: u64) -> Self {
+        let scenario = Scenario::Provision(Provision { agents, first, batch: 5_000, clients: 2 });
+        Self { scenario, options: format!("--agents={agents} --first={first}") }
+    }
 }
 
 #[derive(Debug, Parser)]

@@ -32,6 +32,7 @@ const LINE_EVERY: u64 = 10;
 
 /// Where a run goes and what becomes of it.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Servers, agents, reports")]
 pub struct Options {
     /// Base URL of a server; several for the nodes of a cluster [default: http://127.0.0.1:8080]
     #[arg(long, global = true, value_name = "URL")]
@@ -78,6 +79,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether the servers are our own, and new.
+    pub fn starts_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     fn world(&self, server: Option<&Server>) -> Result<World, LoadError> {
         let urls = match server {
             Some(server) => vec![format!("http://{}", server.address)],
@@ -115,6 +121,9 @@ impl Options {
 
 /// Runs stages to their end, prints what came of them, writes the reports. Whether the verdict is good.
 pub async fn run(options: &Options, stages: Vec<Vec<Entry>>) -> Result<bool, LoadError> {
+    for entry in stages.iter().flatten() {
+        entry.scenario.check()?;
+    }
     let server = match &options.server {
         Some(binary) => Some(Server::start(binary, &options.disk).await?),
         None => None,

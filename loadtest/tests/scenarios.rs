@@ -196,7 +196,10 @@ fn what_cannot_be_run_says_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
         assert!(text(&output).contains(because), "{}", text(&output));
     };
-    refused(&["run", "direct", "--pairs", "2"], "run `provision` first");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("plan.toml");
+    std::fs::write(&file, "[[stage]]\ndirect = { pairs = 2 }\n").unwrap();
+    refused(&["plan", file.to_str().unwrap()], "run `provision` first");
     refused(&["run", "idle-sockets", "--sockets", "100000000"], "raise the hard limit");
     let elsewhere = Command::new(env!("CARGO_BIN_EXE_loadtest"))
         .args(["run", "direct", "--url", "http://192.0.2.1"])
@@ -205,6 +208,13 @@ fn what_cannot_be_run_says_what_to_do() {
         .unwrap();
     assert_eq!(elsewhere.status.code(), Some(2));
     assert!(text(&elsewhere).contains("secret --key-seed"), "{}", text(&elsewhere));
+}
+
+#[test]
+fn one_scenario_on_a_new_server_brings_its_agents() {
+    let (output, dir) = loadtest(&["run", "direct", "--pairs", "2", "--count", "10", "--warmup", "0", "--first", "7"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(report(&dir)["verdict"]["delivered"], 10);
 }
 
 #[test]

@@ -22,10 +22,10 @@ use crate::world::{Outgoing, Task, World, each};
 pub struct Activate {
     /// How many; an even number
     #[arg(long, default_value_t = 1_000)]
-    agents: u64,
+    pub(super) agents: u64,
     /// Number of the first
     #[arg(long, default_value_t = 0)]
-    first: u64,
+    pub(super) first: u64,
     /// Keep-alive connections, each with one pair at a time
     #[arg(long, default_value_t = 64)]
     clients: usize,

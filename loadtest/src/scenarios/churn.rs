@@ -16,7 +16,7 @@ use crate::world::World;
 #[derive(Debug, Clone, Args)]
 pub struct Churn {
     #[command(flatten)]
-    pairs: Pairs,
+    pub(super) pairs: Pairs,
     #[command(flatten)]
     load: Load,
     /// Mean seconds that a socket lives; each draws its own

@@ -113,6 +113,31 @@ impl Scenario {
         }
     }
 
+    /// The agents that it uses: the first, and how many; `None` for the one that makes them.
+    pub fn agents(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Provision(_) => None,
+            Self::Activate(scenario) => Some((scenario.first, scenario.agents)),
+            Self::Direct(scenario) => Some(scenario.pairs.agents()),
+            Self::Group(scenario) => Some((scenario.first, scenario.groups.saturating_mul(scenario.size))),
+            Self::IdleSockets(scenario) => Some((scenario.first, scenario.sockets)),
+            Self::OfflineBurst(scenario) => Some((scenario.first, scenario.inboxes.saturating_mul(2))),
+            Self::PresenceStorm(scenario) => Some((scenario.first, scenario.agents)),
+            Self::Churn(scenario) => Some(scenario.pairs.agents()),
+            Self::Soak(scenario) => Some(scenario.pairs.agents()),
+        }
+    }
+
+    /// What can be known to fail before anything is started.
+    pub fn check(&self) -> Result<(), LoadError> {
+        match self {
+            Self::IdleSockets(scenario) => idle::room_for(scenario.sockets),
+            Self::OfflineBurst(scenario) => idle::room_for(scenario.inboxes),
+            Self::PresenceStorm(scenario) => idle::room_for(scenario.agents),
+            _ => Ok(()),
+        }
+    }
+
     /// Runs it to its end.
     pub async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
         let mut outcome = match self {

@@ -31,10 +31,10 @@ const HANDS: usize = 32;
 pub struct PresenceStorm {
     /// Agents in the ring, one socket each
     #[arg(long, default_value_t = 100)]
-    agents: u64,
+    pub(super) agents: u64,
     /// Number of the first
     #[arg(long, default_value_t = 0)]
-    first: u64,
+    pub(super) first: u64,
     /// Agents that watch each of them
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     watchers: u64,

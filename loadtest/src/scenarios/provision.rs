@@ -63,7 +63,7 @@ impl Provision {
         let token = world.operator_token.clone().ok_or_else(|| {
             LoadError::Usage("provision needs --operator-token, the AGENTCHAT_OPERATOR_TOKEN of the server".to_owned())
         })?;
-        if self.agents == 0 || self.first + self.agents > NUMBER_MAX {
+        if self.agents == 0 || self.first.saturating_add(self.agents) > NUMBER_MAX {
             return Err(LoadError::Usage(format!("agents are numbered below {NUMBER_MAX}")));
         }
         let (begun, before) = (Instant::now(), resident_bytes(world).await);

@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Args)]
 pub struct Soak {
     #[command(flatten)]
-    pairs: Pairs,
+    pub(super) pairs: Pairs,
     /// Minutes, after the warm-up
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
