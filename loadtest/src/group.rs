@@ -16,9 +16,10 @@ use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::LoadError;
 use crate::client::Client;
-use crate::sends::{TEXT, histogram};
+use crate::error::LoadError;
+use crate::meter::histogram;
+use crate::sends::TEXT;
 use crate::server::Server;
 
 /// Frames have to arrive within this after the last send was answered.

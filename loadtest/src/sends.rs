@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use hyper::StatusCode;
 
-use crate::LoadError;
 use crate::baseline::synced_appends;
 use crate::client::Client;
+use crate::error::LoadError;
+use crate::meter::{LATENCY_MAX_US, histogram};
 use crate::server::Server;
 
 /// Text of every message: a short chat line.
 pub const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all today.";
 /// Length of the baseline measurement.
 const BASELINE: Duration = Duration::from_secs(3);
-/// Longest latency that is told apart, in microseconds.
-const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// A sender and its recipient.
 struct Pair {
@@ -29,7 +28,7 @@ struct Pair {
 
 /// Runs the whole measurement and prints one line per number of clients.
 pub async fn run(binary: &Path, disk: &Path, clients: &[usize], length: Duration) -> Result<(), LoadError> {
-    let baseline = synced_appends(disk, BASELINE)?;
+    let baseline = synced_appends(disk, BASELINE)?.rate;
     println!("disk: {baseline:.0} appends of 4 KiB per second, each with fdatasync");
     let server = Server::start(binary, disk).await?;
     let pairs = pairs(&server, clients.iter().copied().max().unwrap_or(1)).await?;
@@ -91,9 +90,4 @@ async fn one_client(mut client: Client, to: String, run: usize, until: Instant) 
         latencies.saturating_record(u64::try_from(sent_at.elapsed().as_micros()).unwrap_or(LATENCY_MAX_US));
     }
     Ok(latencies)
-}
-
-/// Of latencies in microseconds.
-pub fn histogram() -> Result<Histogram<u64>, LoadError> {
-    Histogram::new_with_max(LATENCY_MAX_US, 3).map_err(|error| LoadError::Answer(error.to_string()))
 }

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::LoadError;
 use crate::client::Client;
+use crate::error::LoadError;
 
 /// A started server has to accept connections within this.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     dir: TempDir,
-    _process: Child,
+    process: Child,
 }
 
 impl Server {
@@ -55,7 +55,12 @@ impl Server {
         };
         let started = tokio::time::timeout(START_DEADLINE, connects).await;
         started.map_err(|_| LoadError::Answer("the server did not start listening".to_owned()))?;
-        Ok(Self { address, dir, _process: process })
+        Ok(Self { address, dir, process })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.id()
     }
 
     /// Registers an agent through the mailed code; its key.

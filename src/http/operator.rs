@@ -2,7 +2,8 @@
 //!
 //! P1  Without a token in the settings none of this exists; with one, every request has to carry it. The comparison takes
 //!     the same time whatever was sent.
-//! P2  Keys are shown once, in the answer that makes them.
+//! P2  Keys are shown once, in the answer that makes them; keys that the operator derives itself are not shown at all.
+//! P3  A key seed is as secret as the keys: it is used for one request and neither stored nor logged.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, State};
@@ -11,6 +12,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
 use schema::ids::{AgentId, KeyHash};
 use schema::rows::{AgentRow, Pause, ReportRow};
 use schema::store::CreateAgentError;
@@ -30,6 +34,10 @@ use crate::wire::time::Ts;
 pub const PROVISION_MAX: u64 = 10_000;
 /// Longest prefix: with the largest number behind it, it is the longest handle.
 const PREFIX_MAX: usize = 16;
+/// Characters of a key seed: the shortest still has the 256 bits of a key of ours, if it is hexadecimal or richer.
+const KEY_SEED: std::ops::RangeInclusive<usize> = 64..=256;
+/// Keys of other purposes will never be derived under this name.
+const KEY_LABEL: &[u8] = b"agentchat provisioned key 1\n";
 /// Reports of one page when none are asked for, and the most.
 const REPORTS: (usize, usize) = (100, 1_000);
 
@@ -63,7 +71,16 @@ impl FromRequestParts<App> for Operator {
     }
 }
 
-/// `{prefix, count, start?}`: agents `prefix-start …`, as lines `{handle, api_key}`.
+/// The key of a provisioned agent, derived: `ac_live_` and the base64url of HMAC-SHA256(`seed`, label and handle).
+fn derived_key(seed: &str, handle: &str) -> Option<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(seed.as_bytes()).ok()?; // takes keys of any length
+    mac.update(KEY_LABEL);
+    mac.update(handle.as_bytes());
+    Some(format!("ac_live_{}", BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())))
+}
+
+/// `{prefix, count, start?, key_seed?}`: agents `prefix-start …`, as lines `{handle, api_key}`. With a seed the keys are
+/// derived from it, so whoever drives a million agents needs no file of a million keys, and the lines are `{handle}`.
 async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body)?;
     let prefix = fields.required("prefix");
@@ -73,13 +90,24 @@ async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<R
     if !prefix.is_empty() && (prefix.len() > PREFIX_MAX || !handles::well_formed(&last)) {
         fields.complain("prefix", "must be at most 16 characters, and a handle with a number behind it");
     }
+    let seed = fields.text("key_seed");
+    if seed.as_ref().is_some_and(|seed| !KEY_SEED.contains(&seed.len())) {
+        fields.complain("key_seed", "must have 64 to 256 characters; take 32 random bytes in hexadecimal");
+    }
     fields.finish()?;
     let now = app.clock.now();
     let (rows, lines): (Vec<AgentRow>, Vec<String>) = (start..start + count)
         .map(|n| {
-            let (handle, api_key) = (format!("{prefix}-{n}"), fresh_api_key());
+            let handle = format!("{prefix}-{n}");
+            let (api_key, line) = match seed.as_ref().and_then(|seed| derived_key(seed, &handle)) {
+                Some(api_key) => (api_key, format!("{{\"handle\":\"{handle}\"}}\n")),
+                None => {
+                    let api_key = fresh_api_key();
+                    let line = format!("{{\"handle\":\"{handle}\",\"api_key\":\"{api_key}\"}}\n");
+                    (api_key, line)
+                }
+            };
             let id = AgentId(fresh_key());
-            let line = format!("{{\"handle\":\"{handle}\",\"api_key\":\"{api_key}\"}}\n");
             let email = format!("{handle}@provisioned.invalid");
             (AgentRow::new(id, handle, email, KeyHash::of(&api_key), now), line)
         })
@@ -178,4 +206,18 @@ async fn reports(State(app): State<App>, _: Operator, query: Query) -> Result<Js
     let (rows, next) = app.store().all_reports(after, limit).await?;
     let shown: Vec<Value> = rows.iter().map(report_value).collect();
     Ok(Json(json!({"reports": shown, "next_cursor": next.map(hex::encode)})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with Python: `base64.urlsafe_b64encode(hmac.new(b"0" * 64, label + b"bot-7", "sha256").digest())`.
+    #[test]
+    fn a_derived_key_is_the_published_function_of_seed_and_handle() {
+        let key = derived_key(&"0".repeat(64), "bot-7").unwrap();
+        assert_eq!(key, "ac_live_4WzKwMrcn3VKRh_TBelb5lOmdt7LcOL97bYesdQ4BIU");
+        assert_ne!(derived_key(&"0".repeat(64), "bot-8").unwrap(), key);
+        assert_ne!(derived_key(&"1".repeat(64), "bot-7").unwrap(), key);
+    }
 }

@@ -396,6 +396,10 @@ pub struct Provision {
     /// First number; 1 if left out.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
     start: Option<u64>,
+    /// A secret from which the keys are derived instead of drawn; the lines then carry no keys. A key is `ac_live_` and
+    /// the unpadded base64url of HMAC-SHA256 with the seed as key over `agentchat provisioned key 1\n` and the handle.
+    #[schema(min_length = 64, max_length = 256)]
+    key_seed: Option<String>,
 }
 
 /// What is held back.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import subprocess
@@ -307,6 +309,19 @@ def test_the_operator_needs_the_token(server: Server, alice: Peer) -> None:
     assert server.operate("POST", "agents", {"prefix": "x" * 30, "count": 5}).status_code == 400
     assert server.operate("POST", "agents", {"prefix": "ok", "count": 0}).status_code == 400
     assert server.operate("POST", f"agents/{alice.handle}/pause", {"mode": "x"}).status_code == 400
+
+
+def test_keys_from_a_seed(server: Server) -> None:
+    prefix, seed = f"seed-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex * 2
+    made = server.operate("POST", "agents", {"prefix": prefix, "count": 2, "start": 7, "key_seed": seed})
+    assert made.status_code == 201, made.text
+    assert [json.loads(line) for line in made.text.splitlines()] == [{"handle": f"{prefix}-7"}, {"handle": f"{prefix}-8"}]
+    label = b"agentchat provisioned key 1\n"
+    digest = hmac.new(seed.encode(), label + f"{prefix}-8".encode(), "sha256").digest()
+    key = "ac_live_" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    me = httpx.get(f"{server.base}/v1/agents/me", headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    assert (me.status_code, me.json()["handle"]) == (200, f"{prefix}-8")
+    invalid(server.operate("POST", "agents", {"prefix": prefix, "count": 1, "key_seed": seed[:63]}), "key_seed")
 
 
 def test_admin_commands(server: Server, alice: Peer, tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+//! `soak`: a moderate load for long, with churn. Does memory creep, does latency?
+//!
+//! K1  Creep is the slope of a straight line through the server's memory, second by second, after the first tenth of the
+//!     run: caches and pools fill in the beginning, and that is no leak.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Outcome;
+use crate::drive::{Load, span};
+use crate::error::LoadError;
+use crate::exchange::{self, Pairs};
+use crate::listen::Manner;
+use crate::meter::Meter;
+use crate::sample::resident_bytes;
+use crate::world::World;
+
+/// Memory is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Options of `soak`.
+#[derive(Debug, Clone, Args)]
+pub struct Soak {
+    #[command(flatten)]
+    pub(super) pairs: Pairs,
+    /// Minutes, after the warm-up
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Messages a second
+    #[arg(long, default_value_t = 200.0)]
+    rate: f64,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// Mean seconds that a socket lives
+    #[arg(long, default_value_t = 30.0)]
+    life: f64,
+}
+
+impl Soak {
+    pub(super) async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
+        let life = span("life", self.life)?;
+        let load = Load {
+            rate: Some(self.rate),
+            poisson: true,
+            clients: self.clients,
+            seconds: self.minutes * 60.0,
+            warmup: 2.0,
+            count: None,
+        };
+        let churn = Some((life, Duration::from_secs(1)));
+        let manner = Manner { churn, ..Manner::default() };
+        let watcher = Watcher::start(world);
+        let (driven, lane) = exchange::run(world, meter, &self.pairs, &load, manner).await?;
+        let memory = watcher.seen();
+        let outcome = Outcome::of(&lane).driven(&driven);
+        Ok(match slope(&memory[memory.len() / 10..]) {
+            Some(per_second) => {
+                let outcome =
+                    outcome.figure("memory at the end", memory.last().map_or(0.0, |m| m.1) / 1_048_576.0, "MiB");
+                outcome.figure("memory creep", per_second * 3_600.0 / 1_048_576.0, "MiB/h")
+            }
+            None => outcome.note("memory of the server is unknown: name its process with --server-pid"),
+        })
+    }
+}
+
+/// Seconds and bytes, until it is dropped.
+struct Watcher {
+    task: JoinHandle<()>,
+    memory: Arc<Mutex<Vec<(f64, f64)>>>,
+}
+
+impl Watcher {
+    fn start(world: &Arc<World>) -> Self {
+        let (memory, world) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(world));
+        let kept = Arc::clone(&memory);
+        let task = tokio::spawn(async move {
+            let mut ticks = interval(LOOK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                if let Some(bytes) = resident_bytes(&world).await {
+                    let at = world.clock.now_us() as f64 / 1e6;
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push((at, bytes));
+                }
+            }
+        });
+        Self { task, memory }
+    }
+
+    fn seen(&self) -> Vec<(f64, f64)> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Rise of the straight line that is nearest to all points. `None`: there are too few.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    if points.len() < 3 {
+        return None;
+    }
+    let count = points.len() as f64;
+    let (mean_x, mean_y) =
+        (points.iter().map(|p| p.0).sum::<f64>() / count, points.iter().map(|p| p.1).sum::<f64>() / count);
+    let spread: f64 = points.iter().map(|p| (p.0 - mean_x).powi(2)).sum();
+    (spread > 0.0).then(|| points.iter().map(|p| (p.0 - mean_x) * (p.1 - mean_y)).sum::<f64>() / spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slope_of_a_line_and_of_nothing() {
+        let line: Vec<(f64, f64)> = (0..100).map(|n| (f64::from(n), 5.0 + 2.0 * f64::from(n))).collect();
+        assert!((slope(&line).unwrap() - 2.0).abs() < 1e-9);
+        assert_eq!(slope(&line[..2]), None);
+        assert_eq!(slope(&[(1.0, 1.0); 5]), None);
+    }
+}
