@@ -4,18 +4,22 @@
 
 mod admin;
 mod app;
+mod backup;
 mod cli;
 mod clock;
 mod config;
+mod doctor;
 mod http;
 mod identity;
 mod limits;
 mod mail;
 mod membership;
+mod metrics;
 mod node;
 mod objects;
 mod openapi;
 mod queries;
+mod reference;
 mod telemetry;
 mod webhooks;
 mod wire;

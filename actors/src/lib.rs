@@ -9,5 +9,6 @@ pub mod conversation;
 pub mod domain;
 pub mod effects;
 pub mod limits;
+pub mod metrics;
 pub mod node;
 pub mod shard;

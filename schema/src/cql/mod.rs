@@ -16,6 +16,7 @@ mod layout;
 mod migrate;
 mod ownership;
 mod pipeline;
+mod probe;
 mod session;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::migrate::migrate;
+pub use self::probe::{Probe, probe};
 
 use self::identity::Identity;
 use self::layout::{Home, Place, key_at};
