@@ -62,6 +62,11 @@ pub enum AdminCommand {
     },
     /// Show every shard: epoch, owner, from which epoch on its log is kept, and what it has to do at the node asked
     Shards,
+    /// Show where an agent or a conversation lives: its shard, and the node that owns it
+    Where {
+        /// A handle, or the id of a conversation
+        id: String,
+    },
     /// Hand the shards of the node over to the others; it serves on as a gateway until it is stopped
     Drain,
 }
@@ -105,6 +110,7 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminErro
         AdminCommand::Status { json: false } => return node.status().await,
         AdminCommand::Shards => return node.shards().await,
         AdminCommand::Status { json: true } => (Method::GET, "cluster".to_owned(), Value::Null),
+        AdminCommand::Where { id } => (Method::GET, format!("cluster/places/{id}"), Value::Null),
         AdminCommand::Drain => (Method::POST, "cluster/drain".to_owned(), Value::Null),
         AdminCommand::Show { handle } => (Method::GET, format!("agents/{handle}"), Value::Null),
         AdminCommand::Suspend { handle } => (Method::POST, format!("agents/{handle}/suspend"), Value::Null),

@@ -24,7 +24,7 @@ use crate::api::{
     SessionId, Target, ToSession,
 };
 use crate::conversation::events::ConversationEvent;
-use crate::effects::{Event, Port, Reply};
+use crate::effects::{EntityId, Event, Port, Reply};
 use crate::limits::Limits;
 use crate::metrics::{self, Meters};
 use crate::node::ports::Ports;
@@ -350,6 +350,11 @@ impl Domain {
     /// A socket wrote `frames` more frames, the last delivery among them at `through`.
     pub fn written(&self, agent: AgentId, session: SessionId, frames: u32, through: Option<Pos>) {
         self.tell_agent(agent, AgentEvent::Written(session, frames, through));
+    }
+
+    /// The shard of an entity.
+    pub fn shard_of(&self, entity: &EntityId) -> ShardId {
+        self.node.region.shard_of(entity.key())
     }
 
     /// Whether requests can be served now.

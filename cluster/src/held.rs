@@ -2,7 +2,10 @@
 //!
 //! E1  A shard is held under one epoch at a time, and only while the lease has not ended by this process's own clock,
 //!     which counts what passes while the process is stopped.
+//! E2  An epoch that was found to have ended stays so, also if the lease is renewed after all: a write of it was refused
+//!     and may stand half done in the log, and only a new epoch settles that.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -11,19 +14,40 @@ use schema::store::Fence;
 
 use crate::shard::ShardId;
 
+/// A clock that nobody can set, and that goes on while the process is stopped.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Milliseconds since a moment of its choice.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's, since it was first looked at.
+#[derive(Debug)]
+struct Monotonic(Instant);
+
+impl Clock for Monotonic {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Epochs of shards and the end of the lease.
 #[derive(Debug)]
 pub struct Held {
     epochs: Box<[AtomicU64]>,
     until_ms: AtomicU64,
-    started: Instant,
+    clock: Box<dyn Clock>,
 }
 
 impl Held {
     /// Holds nothing, of `shards` shards.
     pub fn nothing(shards: u32) -> Self {
+        Self::timed(shards, Box::new(Monotonic(Instant::now())))
+    }
+
+    /// The same, by another clock than the machine's.
+    pub fn timed(shards: u32, clock: Box<dyn Clock>) -> Self {
         let epochs = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Self { epochs, until_ms: AtomicU64::new(0), started: Instant::now() }
+        Self { epochs, until_ms: AtomicU64::new(0), clock }
     }
 
     /// Holds all shards for ever, under epoch 0: a node that is alone.
@@ -33,7 +57,7 @@ impl Held {
 
     /// Milliseconds of the clock that leases are measured by.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.clock.now_ms()
     }
 
     /// The lease ends at `until_ms`; 0: it has.
@@ -65,7 +89,16 @@ impl Held {
 
 impl Guard for Held {
     fn holds(&self, fence: Fence) -> bool {
-        self.epoch(ShardId(fence.shard)) == fence.epoch && self.leased()
+        let held = &self.epochs[fence.shard as usize];
+        if held.load(Ordering::SeqCst) != fence.epoch {
+            return false;
+        }
+        let leased = self.leased();
+        if !leased {
+            // E2. If it was set anew meanwhile, that epoch is another one.
+            let _ = held.compare_exchange(fence.epoch, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        leased
     }
 }
 
@@ -77,9 +110,13 @@ mod tests {
     fn a_shard_is_held_under_its_epoch_while_the_lease_lasts() {
         let (held, fence) = (Held::nothing(4), |epoch| Fence { shard: 2, epoch });
         held.set(ShardId(2), 7);
-        assert!(!held.holds(fence(7)), "no lease");
         held.lease(held.now_ms() + 60_000);
         assert!(held.holds(fence(7)) && !held.holds(fence(6)));
+        held.lease(0);
+        assert!(!held.holds(fence(7)), "no lease");
+        held.lease(held.now_ms() + 60_000);
+        assert!(!held.holds(fence(7)) && held.epoch(ShardId(2)) == 0, "E2");
+        held.set(ShardId(2), 7);
         held.drop_all();
         assert!(!held.holds(fence(7)) && !held.holds(fence(0)));
         assert!(Held::everything(4).holds(fence(0)));

@@ -96,6 +96,12 @@ impl OwnLease {
         self.me.draining = true;
     }
 
+    /// The run gives its lease up: whatever is still answered, it holds nothing any more. The row, as far as is known.
+    pub fn end(&mut self) -> Option<NodeRow> {
+        (self.standing, self.until) = (Standing::Lost, 0);
+        self.stored.take()
+    }
+
     /// The next renewal, to be sent now.
     pub fn renewal(&mut self, now: u64) -> Renewal {
         self.me.version += 1;
@@ -105,6 +111,7 @@ impl OwnLease {
     /// The store answered a renewal: applied, refused, or nobody knows.
     pub fn answered(&mut self, renewal: Renewal, applied: Option<bool>) {
         match applied {
+            _ if self.standing == Standing::Lost => {} // K4
             Some(true) => self.applied(renewal),
             // Refused may mean that an earlier one of ours was applied late: the row tells.
             Some(false) | None => {
@@ -116,6 +123,9 @@ impl OwnLease {
 
     /// The own row was read after an outcome stayed open.
     pub fn reread(&mut self, row: Option<NodeRow>) {
+        if self.standing == Standing::Lost {
+            return; // K4
+        }
         let unsure = self.unsure.take();
         match (row, unsure) {
             (Some(row), Some(renewal)) if row == renewal.after => self.applied(renewal),

@@ -191,8 +191,4 @@ impl Ownership for MemoryOwnership {
     async fn settle(&self, _: u32, _: u64, _: u64) -> Result<(), StoreError> {
         Ok(()) // a memory has no log: what was stored is there
     }
-
-    async fn forget(&self, _: u32, _: u64) -> Result<(), StoreError> {
-        Ok(())
-    }
 }

@@ -96,10 +96,7 @@ pub trait Ownership: Send + Sync + 'static {
     /// Makes all changes, which are of one group, or none: `false` when any row is not as it was seen (O1).
     async fn change_shards(&self, changes: &[ShardChange]) -> Result<bool, StoreError>;
 
-    /// Writes again what owners of a shard from epoch `from` up to `epoch` may have left unfinished. The owner of `epoch`
-    /// calls it before it reads anything; to do it twice changes nothing.
+    /// Writes again what owners of a shard from epoch `from` up to `epoch` may have left unfinished, and forgets their
+    /// logs. The owner of `epoch` calls it before it reads anything; to do it twice changes nothing.
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError>;
-
-    /// Forgets what was kept for settling an epoch.
-    async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError>;
 }

@@ -2,15 +2,18 @@
 //!
 //! Answers are as of the tables, read now; `lag` is what waits here for a link.
 
+use actors::effects::EntityId;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cluster::routes::NodeId;
+use schema::ids::ConversationId;
 use schema::ownership::{NodeRow, ShardRow};
 use serde_json::{Value, json};
 
-use super::operator::Operator;
+use super::extract::Segment;
+use super::operator::{Operator, named};
 use crate::app::App;
 use crate::membership::Membership;
 use crate::wire::error::ApiError;
@@ -20,6 +23,7 @@ pub fn routes() -> Router<App> {
     Router::new()
         .route("/operator/cluster", get(status))
         .route("/operator/cluster/shards", get(shards))
+        .route("/operator/cluster/places/{id}", get(place))
         .route("/operator/cluster/drain", post(drain))
 }
 
@@ -100,6 +104,21 @@ async fn shards(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiE
         })
     });
     Ok(Json(json!({"shards": shown.collect::<Vec<_>>()})))
+}
+
+/// Where an agent (by handle) or a conversation (by id) lives: its shard, and the node that owns it.
+async fn place(State(app): State<App>, _: Operator, Segment(id): Segment) -> Result<Json<Value>, ApiError> {
+    let Some(Membership { table, .. }) = &app.membership else { return Err(ApiError::NotFound) };
+    let entity = match id.parse::<ConversationId>() {
+        Ok(conversation) => EntityId::Conversation(conversation),
+        Err(_) => EntityId::Agent(named(&app, &id).await?),
+    };
+    let shard = app.domain.shard_of(&entity).0;
+    let (rows, nodes) = (table.shards().await?, table.nodes().await?);
+    let row = rows.iter().find(|row| row.shard == shard);
+    let owner = row.and_then(|row| nodes.iter().find(|node| owns(node, row)));
+    let (epoch, owner) = (row.map(|row| row.epoch), owner.map(|node| &node.name));
+    Ok(Json(json!({"id": id, "shard": shard, "epoch": epoch, "owner": owner})))
 }
 
 /// Hands this node's shards over; it goes on serving sockets and requests until it is stopped.

@@ -97,7 +97,7 @@ async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<R
     Ok((StatusCode::CREATED, [(header::CONTENT_TYPE, "application/x-ndjson")], lines.concat()).into_response())
 }
 
-async fn named(app: &App, handle: &str) -> Result<AgentId, ApiError> {
+pub(super) async fn named(app: &App, handle: &str) -> Result<AgentId, ApiError> {
     app.handles.named(handle).await?.ok_or(ApiError::AgentNotFound)
 }
 

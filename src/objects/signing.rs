@@ -1,6 +1,7 @@
 //! Signatures of our own URLs: HMAC-SHA256 over method, object and expiry, with a key that never leaves the nodes.
 
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,24 +27,14 @@ impl Signer {
         Ok(Self { key: mac.finalize().into_bytes().into() })
     }
 
-    /// The key of this directory; made on the first start.
+    /// The key of this directory; made on the first start. Nodes that share a directory share the key.
     pub fn open(file: &Path) -> io::Result<Self> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
-        match std::fs::read(file) {
-            Ok(bytes) => {
-                let key = bytes.try_into().map_err(|_| io::Error::other("the signing key has another length"))?;
-                Ok(Self { key })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key: [u8; 32] = rand::rng().random();
-                let mut made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-                made.write_all(&key)?;
-                made.sync_all()?;
-                Ok(Self { key })
-            }
-            Err(error) => Err(error),
+        if let Some(key) = read(file)? {
+            return Ok(Self { key });
         }
+        make(file)?;
+        let key = read(file)?.ok_or_else(|| io::Error::other("the signing key has vanished"))?;
+        Ok(Self { key })
     }
 
     fn mac(&self, method: &Method, object: &str, expires: u64) -> Option<Hmac<Sha256>> {
@@ -69,12 +60,47 @@ impl Signer {
     }
 }
 
+fn read(file: &Path) -> io::Result<Option<[u8; 32]>> {
+    match std::fs::read(file) {
+        Ok(bytes) => bytes.try_into().map(Some).map_err(|_| io::Error::other("the signing key has another length")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a key that is there whole or not at all; whoever comes second takes the first one's.
+fn make(file: &Path) -> io::Result<()> {
+    let draft = file.with_extension(format!("{:016x}", rand::rng().random::<u64>()));
+    let mut made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    made.write_all(&rand::rng().random::<[u8; 32]>())?;
+    made.sync_all()?;
+    let linked = std::fs::hard_link(&draft, file);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(query: &str) -> Query {
         Query::new(serde_urlencoded::from_str(query).unwrap())
+    }
+
+    #[test]
+    fn nodes_that_start_at_once_over_one_directory_have_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
+            let open = || Signer::open(&file).unwrap().key;
+            let opening: Vec<_> = (0..16).map(|_| scope.spawn(open)).collect();
+            opening.into_iter().map(|opened| opened.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no drafts are left");
     }
 
     #[test]

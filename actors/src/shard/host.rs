@@ -140,6 +140,9 @@ impl Actor for ShardHost {
     ) -> Result<(), ActorProcessingErr> {
         if !state.node.held.holds(state.fence) {
             myself.stop(None); // N4
+            if let Some(failures) = &state.node.failures {
+                failures.wake();
+            }
             return Ok(());
         }
         match message {

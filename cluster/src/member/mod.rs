@@ -16,7 +16,7 @@ pub mod plan;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schema::ownership::{NodeRow, Owner, Ownership};
@@ -101,7 +101,8 @@ struct View {
     watch: Watch,
     /// As of the last thorough look.
     nodes: Vec<NodeRow>,
-    thorough_at: Option<Instant>,
+    /// By the clock that leases are measured by.
+    thorough_at: Option<u64>,
 }
 
 /// Who this member is.
@@ -263,27 +264,31 @@ impl Member {
                 Standing::Unsure => {
                     if let Ok(row) = ask(self.table.node(&self.options.name)).await {
                         self.lease().reread(row);
+                        if self.lease().standing() == Standing::Ready && !self.stopped.load(Ordering::Acquire) {
+                            self.renew_once().await; // time has passed without a renewal
+                        }
                     }
                 }
                 Standing::Lost => {}
             }
-            let (standing, until) = {
-                let lease = self.lease();
-                (lease.standing(), lease.until())
-            };
-            match standing {
-                Standing::Lost => {
-                    self.held().lease(0);
-                    self.news.wake();
-                    self.renewed.notified().await; // M3
-                    continue;
+            let standing = {
+                let (lease, lapsed) = (self.lease(), !self.held().leased());
+                self.held().lease(lease.until()); // not after the lock: `leave` may be next
+                if lapsed && self.held().leased() {
+                    self.news.wake(); // what stopped meanwhile is to be taken again
                 }
-                Standing::Ready | Standing::Unsure => self.held().lease(until),
+                lease.standing()
+            };
+            if standing == Standing::Lost {
+                self.news.wake();
+                self.renewed.notified().await; // M3
+                continue;
             }
             let pause = if standing == Standing::Unsure { self.period() / 4 } else { self.period() };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased; // either will do: so that what happens depends on events alone
                 () = self.renewed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -311,8 +316,9 @@ impl Member {
             }
             let pause = if view.watch.overdue() { self.period() / 4 } else { self.period() };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = self.news.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -328,6 +334,9 @@ impl Member {
         self.held().drop_all();
         self.hosts.abandon();
         self.missing.store(usize::MAX, Ordering::Release);
+        if self.stopped.load(Ordering::Acquire) {
+            return;
+        }
         let number = self.leases.fetch_add(1, Ordering::Relaxed) + 1;
         let mut lease = fresh_lease(&self.options, number as u16);
         if self.draining.load(Ordering::Acquire) {
@@ -342,11 +351,12 @@ impl Member {
         let nodes = self.leases(view).await?;
         let same = |a: &NodeRow, b: &NodeRow| a.incarnation == b.incarnation && a.draining == b.draining;
         let unchanged = nodes.len() == view.nodes.len() && nodes.iter().zip(&view.nodes).all(|(a, b)| same(a, b));
-        let recent = view.thorough_at.is_some_and(|at| at.elapsed() < THOROUGH_EVERY);
+        let now = self.held().now_ms();
+        let recent = view.thorough_at.is_some_and(|at| u128::from(now - at) < THOROUGH_EVERY.as_millis());
         if !self.news.thorough.swap(false, Ordering::AcqRel) && unchanged && recent {
             return Ok(());
         }
-        view.thorough_at = Some(Instant::now());
+        view.thorough_at = Some(now);
         let rows = ask(self.table.shards()).await?;
         let nodes = self.leases(view).await?; // M1
         self.fabric.know(&nodes);
@@ -360,7 +370,9 @@ impl Member {
         }
         self.greet();
         let me = self.me();
-        let plan = plan(&me, self.options.shards, &nodes, &rows, |shard| self.hosts.hosted(shard));
+        // What has ended is not hosted any more, whether or not it has noticed.
+        let hosted = |shard| self.hosts.hosted(shard).filter(|epoch| self.held().epoch(shard) == *epoch);
+        let plan = plan(&me, self.options.shards, &nodes, &rows, hosted);
         if self.held().leased() {
             self.missing.store(plan.take.len(), Ordering::Release);
             self.carry_out(&me, plan).await;
@@ -435,8 +447,13 @@ impl Member {
     /// Gives up the lease, if nothing is held under it: what a node does last.
     pub async fn leave(&self) {
         self.stopped.store(true, Ordering::Release);
-        let (row, empty) = (self.lease().row().cloned(), self.hosted_here() == 0);
-        self.held().drop_all();
+        let empty = self.hosted_here() == 0;
+        let row = {
+            let mut lease = self.lease();
+            self.held().drop_all();
+            lease.end()
+        };
+        self.renewed.notify_one();
         if let Some(row) = row.filter(|_| empty) {
             let left = ask(self.table.change_node(&self.options.name, Some(&row), None)).await;
             if !matches!(left, Ok(true)) {

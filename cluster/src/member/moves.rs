@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream;
 use futures_util::{Stream, StreamExt};
+use schema::cql::Guard;
 use schema::ownership::{Owner, ShardChange, ShardRow, group_of};
+use schema::store::Fence;
 use tracing::{info, warn};
 
 use super::plan::Plan;
@@ -17,8 +19,6 @@ use crate::shard::ShardId;
 
 /// Groups whose shards are taken or given up at a time.
 const GROUPS_AT_ONCE: usize = 8;
-/// Logs that are forgotten at a time.
-const FORGET_AT_ONCE: usize = 32;
 /// Epochs that a new owner may have to settle before that is noted in the table.
 const SETTLED_LATER: u64 = 8;
 /// Pause before a shard's log is tried again.
@@ -28,8 +28,8 @@ const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Moved {
     routes: Vec<(ShardId, Route)>,
-    /// Rows as they are now, and from which epoch on logs were kept before.
-    rows: Vec<(ShardRow, u64)>,
+    /// Rows as they are now.
+    rows: Vec<ShardRow>,
 }
 
 fn grouped(changes: impl IntoIterator<Item = ShardChange>) -> Vec<Vec<ShardChange>> {
@@ -46,15 +46,17 @@ impl Member {
             return;
         }
         info!(take = plan.take.len(), release = plan.release.len(), "shards move");
-        // Its own log is read again by the next owner, should something have been under way; earlier ones were settled.
+        // Its own log is read again by the next owner, should something have been under way. Earlier ones were settled if
+        // it is hosted, and else nobody knows.
         let given_up = |row: ShardRow| {
-            let after = ShardRow { owner: None, recovered: row.epoch, ..row.clone() };
-            ShardChange { before: Some(row), after }
+            let settled = self.hosts.hosted(ShardId(row.shard)) == Some(row.epoch);
+            let recovered = if settled { row.epoch } else { row.recovered };
+            ShardChange { after: ShardRow { owner: None, recovered, ..row.clone() }, before: Some(row) }
         };
         let releases = grouped(plan.release.into_iter().map(given_up));
         let mut released =
             stream::iter(releases.into_iter().map(|group| self.release(group))).buffer_unordered(GROUPS_AT_ONCE);
-        let released = self.tell(&mut released).await;
+        self.tell(&mut released).await;
         let taken = |(shard, row): (ShardId, Option<ShardRow>)| {
             let known = row.clone().unwrap_or(ShardRow::new(shard.0));
             let after = ShardRow { epoch: known.epoch + 1, owner: Some(me.clone()), ..known };
@@ -63,14 +65,12 @@ impl Member {
         let takes = grouped(plan.take.into_iter().map(taken));
         let mut taken = stream::iter(takes.into_iter().map(|group| self.take(group))).buffer_unordered(GROUPS_AT_ONCE);
         let taken = self.tell(&mut taken).await;
-        let settled = stream::iter(released).map(|(row, from)| self.forget(row.shard, from..row.recovered)).boxed();
-        settled.for_each_concurrent(FORGET_AT_ONCE, |forgotten| forgotten).await;
         self.note_settled(taken).await;
         self.news.wake(); // to see what is left to do
     }
 
     /// Announces what comes of moves; the rows that moved.
-    async fn tell(&self, moves: &mut (impl Stream<Item = Moved> + Unpin)) -> Vec<(ShardRow, u64)> {
+    async fn tell(&self, moves: &mut (impl Stream<Item = Moved> + Unpin)) -> Vec<ShardRow> {
         let mut rows = Vec::new();
         while let Some(moved) = moves.next().await {
             if !moved.routes.is_empty() {
@@ -94,16 +94,17 @@ impl Member {
         for change in group.into_iter().zip(hosted).filter(|(_, hosted)| *hosted).map(|(change, _)| change) {
             let (row, owner) = (change.after, Some(self.options.id));
             moved.routes.push((ShardId(row.shard), Route { epoch: row.epoch, owner }));
-            moved.rows.push((row.clone(), row.recovered));
+            moved.rows.push(row);
         }
         moved
     }
 
     /// Settles a shard's log and hosts the shard (M2); `false` when the lease ended before.
     async fn host(&self, row: &ShardRow) -> bool {
+        let fence = Fence { shard: row.shard, epoch: row.epoch };
         while let Err(error) = self.table.settle(row.shard, row.epoch, row.recovered).await {
             warn!(shard = row.shard, %error, "the log of a shard could not be settled yet");
-            if !self.held().leased() {
+            if !self.held().holds(fence) {
                 return false;
             }
             tokio::time::sleep(SETTLE_AGAIN).await;
@@ -115,27 +116,14 @@ impl Member {
 
     /// Notes which logs the next owner need not settle. A shard that is given up says so by the way; this is for shards
     /// whose owners died again and again.
-    async fn note_settled(&self, taken: Vec<(ShardRow, u64)>) {
-        let old = taken.into_iter().map(|(row, _)| row).filter(|row| row.epoch - row.recovered >= SETTLED_LATER);
+    async fn note_settled(&self, taken: Vec<ShardRow>) {
+        let old = taken.into_iter().filter(|row| row.epoch - row.recovered >= SETTLED_LATER);
         let note = |row: ShardRow| {
             let after = ShardRow { recovered: row.epoch, ..row.clone() };
             ShardChange { before: Some(row), after }
         };
         for group in grouped(old.map(note)) {
-            if self.change(&group).await {
-                for ShardChange { before, after } in &group {
-                    let from = before.as_ref().map_or(1, |row| row.recovered);
-                    self.forget(after.shard, from..after.recovered).await;
-                }
-            }
-        }
-    }
-
-    async fn forget(&self, shard: u32, epochs: std::ops::Range<u64>) {
-        for epoch in epochs {
-            if let Err(error) = self.table.forget(shard, epoch).await {
-                warn!(shard, epoch, %error, "the log of a settled epoch stays for now");
-            }
+            self.change(&group).await; // if it was not, the next owner does it
         }
     }
 
@@ -147,9 +135,9 @@ impl Member {
             return Moved::default();
         }
         let mut moved = Moved::default();
-        for ShardChange { before, after } in group {
+        for ShardChange { after, .. } in group {
             moved.routes.push((ShardId(after.shard), Route { epoch: after.epoch, owner: None }));
-            moved.rows.push((after, before.map_or(1, |row| row.recovered)));
+            moved.rows.push(after);
         }
         moved
     }

@@ -18,6 +18,8 @@ pub struct Checked {
     pub conversations: usize,
     /// Deliveries to recipients.
     pub deliveries: usize,
+    /// Batches that servers vouched for, each as the owner of its shard.
+    pub batches: usize,
 }
 
 /// Reads all logs and holds the histories against them. Violations go to the history.

@@ -36,13 +36,15 @@ pub enum Fault {
     Drain,
     /// One more server joins, and leaves after a while.
     Join,
+    /// A server's time of day jumps, and jumps back.
+    Clock,
     /// Nothing, for comparison: only if asked for.
     Calm,
 }
 
 impl Fault {
     /// All, as often as they should be.
-    const DICE: [Self; 16] = [
+    const DICE: [Self; 17] = [
         Self::Kill,
         Self::Kill,
         Self::Kill,
@@ -59,6 +61,7 @@ impl Fault {
         Self::Drain,
         Self::Drain,
         Self::Join,
+        Self::Clock,
     ];
 
     /// Name for people.
@@ -75,17 +78,19 @@ impl Fault {
             Self::Rolling => "rolling restart",
             Self::Drain => "drain",
             Self::Join => "join and leave",
+            Self::Clock => "clock jump",
             Self::Calm => "calm",
         }
     }
 
-    /// All kinds that are wanted, in an order that the seed decides.
-    pub fn shuffled(rng: &mut StdRng, only: &[String]) -> Vec<Self> {
+    /// All kinds that are possible and wanted, in an order that the seed decides.
+    pub fn shuffled(rng: &mut StdRng, fleet: &Fleet, only: &[String]) -> Vec<Self> {
         let named = |fault: &Self| only.iter().any(|name| fault.name().replace(' ', "-").starts_with(name.as_str()));
         let mut kinds = Self::DICE.to_vec();
         if !only.is_empty() {
             kinds = kinds.into_iter().chain([Self::Calm]).filter(named).collect();
         }
+        kinds.retain(|fault| *fault != Self::Clock || fleet.clocks_jump());
         for n in (1..kinds.len()).rev() {
             kinds.swap(n, rng.random_range(0..=n));
         }
@@ -169,6 +174,28 @@ pub async fn strike(
             tokio::time::sleep(seconds(rng, 0.5..4.0)).await;
             fleet.ring_node(node, "start").await?;
         }
+        Fault::Rolling | Fault::Drain | Fault::Join => orderly(fault, fleet, world, rng, (victim, servers)).await?,
+        Fault::Clock => {
+            let far = rng.random_range(20..7_200);
+            fleet.set_clock(victim, if rng.random_bool(0.5) { far } else { -far })?;
+            tokio::time::sleep(seconds(rng, 4.0..12.0)).await;
+            fleet.set_clock(victim, 0)?;
+            fleet.ready(victim).await?;
+        }
+        Fault::Calm => tokio::time::sleep(seconds(rng, 10.0..20.0)).await,
+    }
+    Ok(Struck { fault, since, until: mended.max(since) })
+}
+
+/// Servers that go and come as operators let them.
+async fn orderly(
+    fault: Fault,
+    fleet: &mut Fleet,
+    world: &World,
+    rng: &mut StdRng,
+    (victim, servers): (usize, usize),
+) -> Result<(), Failure> {
+    match fault {
         Fault::Rolling => {
             for n in 1..=servers {
                 fleet.drain(n).await?;
@@ -176,13 +203,6 @@ pub async fn strike(
                 fleet.ready(n).await?;
             }
         }
-        Fault::Drain => {
-            fleet.drain(victim).await?;
-            tokio::time::sleep(seconds(rng, 0.5..4.0)).await;
-            fleet.start(victim)?;
-            fleet.ready(victim).await?;
-        }
-        Fault::Calm => tokio::time::sleep(seconds(rng, 10.0..20.0)).await,
         Fault::Join => {
             let extra = servers + 1;
             fleet.start(extra)?;
@@ -192,6 +212,12 @@ pub async fn strike(
             world.servers.store(servers, Ordering::Relaxed);
             fleet.drain(extra).await?;
         }
+        _ => {
+            fleet.drain(victim).await?;
+            tokio::time::sleep(seconds(rng, 0.5..4.0)).await;
+            fleet.start(victim)?;
+            fleet.ready(victim).await?;
+        }
     }
-    Ok(Struck { fault, since, until: mended.max(since) })
+    Ok(())
 }

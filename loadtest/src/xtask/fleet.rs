@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::Failure;
 use crate::net::{Net, address};
+use crate::owners::Owners;
 
 /// Opens the operator surface.
 pub const TOKEN: &str = "token-of-the-chaos-harness";
@@ -17,6 +18,10 @@ const READY: Duration = Duration::from_secs(90);
 /// A drained server has ended within this.
 const DRAINED: Duration = Duration::from_secs(45);
 
+/// Where distributions put the library that shows a process another time of day (Debian: `faketime`).
+const FAKETIME: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
+
 /// How servers and ring are run.
 pub struct Fleet {
     binary: PathBuf,
@@ -24,6 +29,7 @@ pub struct Fleet {
     dir: PathBuf,
     net: Net,
     servers: Vec<Option<Child>>,
+    faketime: Option<&'static Path>,
     http: Client,
 }
 
@@ -38,6 +44,7 @@ impl Fleet {
             dir: dir.to_owned(),
             net,
             servers: (0..servers).map(|_| None).collect(),
+            faketime: FAKETIME.iter().map(Path::new).find(|library| library.exists()),
             http,
         })
     }
@@ -88,16 +95,55 @@ impl Fleet {
         }
     }
 
+    fn log(&self, n: usize) -> PathBuf {
+        self.dir.join(format!("server-{n}.log"))
+    }
+
+    fn clock(&self, n: usize) -> PathBuf {
+        self.dir.join(format!("clock-{n}"))
+    }
+
+    /// Whether clocks can be made to jump.
+    pub fn clocks_jump(&self) -> bool {
+        self.faketime.is_some()
+    }
+
+    /// Sets a server's time of day so many seconds beside the true one; it sees that within a second.
+    pub fn set_clock(&self, n: usize, beside: i64) -> Result<(), Failure> {
+        let (file, next) = (self.clock(n), self.dir.join(format!("clock-{n}.next")));
+        let io = |e| Failure::Io(file.display().to_string(), e);
+        std::fs::write(&next, format!("{beside:+}")).map_err(io)?;
+        std::fs::rename(&next, &file).map_err(io) // never half a number
+    }
+
+    /// Who acknowledged what, by the logs of all servers that ever ran.
+    pub fn owners(&self) -> Result<Owners, Failure> {
+        let mut owners = Owners::default();
+        for n in 1..=self.servers.len() {
+            let log = self.log(n);
+            if log.exists() {
+                owners.read(n, &log)?;
+            }
+        }
+        Ok(owners)
+    }
+
     /// Starts a server; it need not be ready yet.
     pub fn start(&mut self, n: usize) -> Result<(), Failure> {
-        let log = self.dir.join(format!("server-{n}.log"));
+        let log = self.log(n);
         let io = |e| Failure::Io(log.display().to_string(), e);
         let out = std::fs::OpenOptions::new().create(true).append(true).open(&log).map_err(io)?;
         let err = out.try_clone().map_err(io)?;
         let ip = address(n);
-        let child = Command::new("ip")
-            .args(["netns", "exec", &self.net.server(n)])
-            .arg(&self.binary)
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.net.server(n)]).arg(&self.binary);
+        if let Some(library) = self.faketime {
+            self.set_clock(n, 0)?;
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock(n));
+            // Time of day only: what leases are measured by goes on as the kernel has it.
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
+        }
+        let child = command
             .env("AGENTCHAT_STORE", STORE)
             .env("AGENTCHAT_LISTEN", format!("{ip}:8080"))
             .env("AGENTCHAT_NODE", format!("node-{n}"))
@@ -106,7 +152,7 @@ impl Fleet {
             .env("AGENTCHAT_DATA_DIR", self.dir.join("data"))
             .env("AGENTCHAT_LIMITS", "open")
             .env("AGENTCHAT_OPERATOR_TOKEN", TOKEN)
-            .env("AGENTCHAT_LOG", "info,ractor_cluster=warn,scylla=error")
+            .env("AGENTCHAT_LOG", "info,acknowledged=trace,ractor_cluster=warn,scylla=error")
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)

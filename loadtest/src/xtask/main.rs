@@ -1,5 +1,6 @@
 //! `cargo xtask`: work on the project that is more than a test.
 //!
+//! `cost` measures what it costs that messages cross nodes.
 //! `chaos` runs servers, a database ring and clients in network namespaces of its own, lets things go wrong, and holds what
 //! the clients saw against the contract.
 
@@ -7,10 +8,12 @@
 
 mod agents;
 mod checker;
+mod cost;
 mod faults;
 mod fleet;
 mod history;
 mod net;
+mod owners;
 mod report;
 
 use std::path::PathBuf;
@@ -41,6 +44,8 @@ enum Task {
     /// Break a cluster in every way, under load, and prove from the clients' histories that nothing is lost, repeated in
     /// a log, or out of order. Needs root (network namespaces), Java 17 and mvn.
     Chaos(Chaos),
+    /// Measure what it costs that messages cross nodes: three nodes beside one, over the same store. Needs Java 17 and mvn.
+    Cost(cost::Cost),
 }
 
 /// What a run is like.
@@ -103,16 +108,18 @@ const WARM: Duration = Duration::from_secs(10);
 const BETWEEN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let Task::Chaos(options) = Cli::parse().command;
-    let outcome = match options.inside.clone() {
-        None => outside(&options),
-        Some(prefix) => inside(&options, prefix),
+    let outcome = match Cli::parse().command {
+        Task::Cost(options) => working(cost::run(&options)).map(|()| ExitCode::SUCCESS),
+        Task::Chaos(options) => match options.inside.clone() {
+            None => outside(&options),
+            Some(prefix) => working(run(&options, prefix)),
+        },
     };
     match outcome {
         Ok(code) => code,
         Err(failure) => {
             let cause = std::error::Error::source(&failure).map(|cause| format!(": {cause}")).unwrap_or_default();
-            eprintln!("chaos: {failure}{cause}");
+            eprintln!("xtask: {failure}{cause}");
             ExitCode::from(2)
         }
     }
@@ -133,9 +140,9 @@ fn outside(options: &Chaos) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(2)).unwrap_or(2)))
 }
 
-fn inside(options: &Chaos, prefix: String) -> Result<ExitCode, Failure> {
+fn working<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|e| Failure::Io("runtime".to_owned(), e))?.block_on(run(options, prefix))
+    runtime.map_err(|e| Failure::Io("runtime".to_owned(), e))?.block_on(work)
 }
 
 async fn run(options: &Chaos, prefix: String) -> Result<ExitCode, Failure> {
@@ -158,6 +165,9 @@ async fn run(options: &Chaos, prefix: String) -> Result<ExitCode, Failure> {
 async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     let mut rng = StdRng::seed_from_u64(options.seed);
     println!("chaos: seed {}, {} servers, {} clients", options.seed, options.servers, options.clients);
+    if !fleet.clocks_jump() {
+        println!("chaos: libfaketime is not installed (Debian: faketime): clocks will not jump");
+    }
     fleet.start_ring().await?;
     for n in 1..=options.servers {
         fleet.start(n)?;
@@ -173,7 +183,7 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     let calm_before = started.elapsed();
     while started.elapsed().as_secs_f64() < options.minutes * 60.0 {
         if kinds.is_empty() {
-            kinds = Fault::shuffled(&mut rng, &options.only);
+            kinds = Fault::shuffled(&mut rng, fleet, &options.only);
         }
         let Some(fault) = kinds.pop() else { break };
         println!("chaos: {:>6.1} s  {}", started.elapsed().as_secs_f64(), fault.name());
@@ -181,8 +191,11 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
         tokio::time::sleep(BETWEEN).await;
     }
     calm_down(&world).await;
-    let checked = checker::check(&world).await?;
+    let mut checked = checker::check(&world).await?;
     world.over.store(true, Ordering::Relaxed);
+    let (batches, overlaps) = fleet.owners()?.judge();
+    checked.batches = batches;
+    overlaps.into_iter().for_each(|what| world.history.violate(what));
     Ok(report::print(options.seed, started, calm_before, &struck, &world.history.records(), &checked))
 }
 

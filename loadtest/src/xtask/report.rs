@@ -10,6 +10,10 @@ use crate::history::{Records, Sent};
 /// A send counts for a fault if it was under way between its beginning and so long after it was mended.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
+/// How many sends are named, and from which length on.
+const SLOWEST: usize = 5;
+const SLOW: Duration = Duration::from_secs(10);
+
 /// Prints the figures; `true` without violations.
 pub fn print(
     seed: u64,
@@ -42,10 +46,18 @@ pub fn print(
         "  deliveries   {} due, {} arrived with repeats, over {} sockets",
         checked.deliveries, records.arrivals, records.sockets
     );
+    println!("  owners       {} batches acknowledged under epochs", checked.batches);
     println!("  longest send without faults: {:.2} s", calm.iter().max().map_or(0.0, Duration::as_secs_f64));
     for (kind, worst) in kinds {
         let longest = worst.iter().max().map_or(0.0, Duration::as_secs_f64);
         println!("  {kind:<22} {:>3} times, longest send {longest:>5.2} s", worst.len());
+    }
+    let mut slow: Vec<(&Sent, Duration)> = answered().collect();
+    slow.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    for (sent, took) in slow.into_iter().take(SLOWEST).filter(|(_, took)| *took >= SLOW) {
+        let (from, attempts) = (sent.since.saturating_duration_since(started).as_secs_f64(), sent.attempts);
+        let place = sent.outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).map_or("", |place| &place.0);
+        println!("  slow: {} from {from:.1} s for {:.1} s, {attempts} requests, {place}", sent.key, took.as_secs_f64());
     }
     println!("  violations   {}", records.violations.len());
     records.violations.is_empty()

@@ -14,6 +14,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::OpenError;
 use super::layout::Place;
+use super::log::Tables;
 use super::pipeline::Pipeline;
 use super::session::{Cql, failed, misshapen};
 use crate::ids::AgentId;
@@ -34,7 +35,7 @@ const CLAIMS: usize = 64;
 /// Statements of the three tables.
 pub(super) struct Identity {
     cql: Arc<Cql>,
-    pipeline: Arc<Pipeline>,
+    pipeline: Arc<Pipeline<Tables>>,
     claim: PreparedStatement,
     claim_stale: PreparedStatement,
     unclaim: PreparedStatement,
@@ -67,7 +68,7 @@ fn value(row: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
 }
 
 impl Identity {
-    pub(super) async fn new(cql: Arc<Cql>, pipeline: Arc<Pipeline>) -> Result<Self, OpenError> {
+    pub(super) async fn new(cql: Arc<Cql>, pipeline: Arc<Pipeline<Tables>>) -> Result<Self, OpenError> {
         const ROW: &str = "p=? AND b=? AND c=?";
         let insert = |table| format!("INSERT INTO {table} (p, b, c, v) VALUES (?, ?, ?, ?) IF NOT EXISTS");
         let mut read = Vec::with_capacity(2);

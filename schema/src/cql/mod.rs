@@ -4,6 +4,7 @@
 //!   layout    key → table, partition, bucket, place
 //!   session   one connection, its statements, what errors mean
 //!   pipeline  batches → commit log of the shard → rows
+//!   log       its statements
 //!   identity  what has to be unique, by lightweight transactions
 //!   ownership leases of nodes and owners of shards, the same way
 //!   migrate   schema/cql, applied
@@ -13,9 +14,10 @@
 
 mod identity;
 mod layout;
+mod log;
 mod migrate;
 mod ownership;
-mod pipeline;
+pub mod pipeline;
 mod probe;
 mod session;
 
@@ -29,6 +31,7 @@ pub use self::probe::{Probe, probe};
 
 use self::identity::Identity;
 use self::layout::{Home, Place, key_at};
+use self::log::Tables;
 use self::pipeline::Pipeline;
 use self::session::{Cql, connect, failed, misshapen};
 use crate::kv::keys::{self, Table};
@@ -124,7 +127,7 @@ pub enum OpenError {
 
 /// Says whether an epoch is still ours, by a clock that cannot be set. Never blocks.
 pub trait Guard: Send + Sync + 'static {
-    /// The shard is ours under this epoch, and our lease has not ended.
+    /// The shard is ours under this epoch, and our lease has not ended. Once it said no, it says no for good.
     fn holds(&self, fence: Fence) -> bool;
 }
 
@@ -141,7 +144,7 @@ impl Guard for Alone {
 /// The way to the cluster.
 pub struct CqlBackend {
     cql: Arc<Cql>,
-    pipeline: Arc<Pipeline>,
+    pipeline: Arc<Pipeline<Tables>>,
     identity: Identity,
     nodes: ownership::Table,
     shards: ownership::Table,
@@ -159,7 +162,7 @@ impl CqlStore {
             older => return Err(OpenError::Older { found: older.unwrap_or(0), known: migrate::VERSION }),
         }
         let cql = Arc::new(Cql::prepare(session, &options.keyspace).await?);
-        let pipeline = Arc::new(Pipeline::new(Arc::clone(&cql), guard, shards).await?);
+        let pipeline = Arc::new(Pipeline::new(Tables::new(Arc::clone(&cql)).await?, guard, shards));
         let identity = Identity::new(Arc::clone(&cql), Arc::clone(&pipeline)).await?;
         let nodes = ownership::Table::new(&cql, "nodes", ["name"]).await?;
         let shards = ownership::Table::new(&cql, "shards", ["grp", "shard"]).await?;

@@ -39,11 +39,9 @@ impl Table {
         Ok(Self {
             all: cql.statement(&format!("SELECT row FROM {name}")).await?,
             one,
-            first: cql
-                .conditional(&format!("INSERT INTO {name} ({names}, row) VALUES ({marks}, ?) IF NOT EXISTS"))
-                .await?,
-            next: cql.conditional(&format!("UPDATE {name} SET row=? WHERE {whole} IF row=?")).await?,
-            remove: cql.conditional(&format!("DELETE FROM {name} WHERE {whole} IF row=?")).await?,
+            first: cql.urgent(&format!("INSERT INTO {name} ({names}, row) VALUES ({marks}, ?) IF NOT EXISTS")).await?,
+            next: cql.urgent(&format!("UPDATE {name} SET row=? WHERE {whole} IF row=?")).await?,
+            remove: cql.urgent(&format!("DELETE FROM {name} WHERE {whole} IF row=?")).await?,
         })
     }
 }
@@ -172,9 +170,5 @@ impl Ownership for CqlStore {
 
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError> {
         self.backend.pipeline.settle(Fence { shard, epoch }, from).await
-    }
-
-    async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
-        self.backend.pipeline.forget(shard, epoch).await
     }
 }

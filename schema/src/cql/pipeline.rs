@@ -11,27 +11,24 @@
 //! P2  Rows of an entry are written only after its log entry is durable and the epoch was then still ours. A new owner
 //!     takes a shard after that epoch has ended, so it reads every entry that anybody may have acted on, and writes its
 //!     rows again as they were: at the entry's own time, so that to do it twice, or late, changes nothing. An entry
-//!     that it does not read never had rows.
+//!     that it does not read never had rows, and never gets any: it removes the log before it reads anything else, also
+//!     for what is still on its way there, or an owner after it would find that and act on it.
 //! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer.
 //! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours.
+//! P5  After an entry that was fenced no other is sent under its epoch: it would take the place of one that a new owner
+//!     has to finish, and leave a gap.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::try_join_all;
-use scylla::serialize::SerializationError;
-use scylla::serialize::row::{RowSerializationContext, SerializeRow};
-use scylla::serialize::writers::RowWriter;
-use scylla::statement::batch::{Batch as CqlBatch, BatchType};
-use scylla::statement::prepared::PreparedStatement;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tracing::trace;
 
-use super::layout::{Partition, Place};
-use super::session::{Cql, failed, misshapen};
-use super::{Guard, OpenError};
-use crate::kv::{KvOp, Sealed};
+use super::Guard;
+pub use crate::kv::KvOp;
 use crate::store::{Done, Fence, StoreError};
 
 /// Batches that wait in one lane; more are refused.
@@ -39,9 +36,6 @@ const LANE_MAX: usize = 8_192;
 /// Batches and bytes that make one entry, unless a single batch is larger.
 const ENTRY_BATCHES: usize = 256;
 const ENTRY_BYTES: usize = 1 << 20;
-/// Statements and bytes of one request to the cluster.
-const REQUEST_ROWS: usize = 64;
-const REQUEST_BYTES: usize = 64 << 10;
 /// First and longest pause before a step is repeated.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
 /// Attempts of a write that no epoch protects.
@@ -49,8 +43,24 @@ const ATTEMPTS: u32 = 4;
 /// Numbers of one epoch.
 const NUMBERS: u64 = 1 << 32;
 
+/// Where entries and rows are kept. Of two writes of one cell the one with the later time wins, whatever order they
+/// arrive in; an error leaves open whether a write happened, or still will.
+pub trait Log: Send + Sync + 'static {
+    /// Writes the entry of a shard's epoch, at this time.
+    fn put_entry(&self, of: Fence, entry: &[u8], at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The entry of a shard's epoch, and the time at which it was written.
+    fn entry(&self, of: Fence) -> impl Future<Output = Result<Option<(Vec<u8>, i64)>, StoreError>> + Send;
+
+    /// Removes it, and whatever arrives later of what was written at this time or before.
+    fn drop_entry(&self, of: Fence, at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes rows, all at this time. Not atomic.
+    fn put_rows(&self, changes: &[Change], at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
 struct Job {
-    batches: Vec<Sealed>,
+    batches: Vec<(Fence, Vec<KvOp>)>,
     done: Done,
 }
 
@@ -68,18 +78,15 @@ struct Lane {
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry(Vec<Change>);
 
-/// One change: the value, or `None` where the key goes.
+/// One change of a key: the value, or `None` where the key goes.
 #[derive(Debug, Serialize, Deserialize)]
-struct Change(Vec<u8>, Option<Vec<u8>>);
+pub struct Change(pub Vec<u8>, pub Option<Vec<u8>>);
 
 /// The write side of a [`super::CqlStore`].
-pub(super) struct Pipeline {
-    cql: Arc<Cql>,
+pub struct Pipeline<L> {
+    log: L,
     guard: Arc<dyn Guard>,
     lanes: Box<[Mutex<Lane>]>,
-    put_entry: PreparedStatement,
-    get_entry: PreparedStatement,
-    drop_entry: PreparedStatement,
     clock: AtomicI64,
 }
 
@@ -106,17 +113,12 @@ fn last_changes(batches: impl Iterator<Item = Vec<KvOp>>) -> Vec<Change> {
     last.into_iter().map(|(key, value)| Change(key, value)).collect()
 }
 
-impl Pipeline {
-    pub(super) async fn new(cql: Arc<Cql>, guard: Arc<dyn Guard>, shards: u32) -> Result<Self, OpenError> {
+impl<L: Log> Pipeline<L> {
+    /// For a deployment of `shards` shards.
+    pub fn new(log: L, guard: Arc<dyn Guard>, shards: u32) -> Self {
         // One lane more than shards: the last takes what belongs to none.
         let lanes = (0..=shards).map(|_| Mutex::default()).collect();
-        let put = "INSERT INTO shard_logs (shard, epoch, entry) VALUES (?, ?, ?) USING TIMESTAMP ?";
-        let (put_entry, get_entry, drop_entry) = (
-            cql.statement(put).await?,
-            cql.statement("SELECT entry, WRITETIME(entry) FROM shard_logs WHERE shard=? AND epoch=?").await?,
-            cql.statement("DELETE FROM shard_logs WHERE shard=? AND epoch=?").await?,
-        );
-        Ok(Self { cql, guard, lanes, put_entry, get_entry, drop_entry, clock: AtomicI64::new(0) })
+        Self { log, guard, lanes, clock: AtomicI64::new(0) }
     }
 
     fn lane(&self, fence: Fence) -> &Mutex<Lane> {
@@ -124,8 +126,8 @@ impl Pipeline {
         if fence.epoch == 0 { &self.lanes[shards] } else { &self.lanes[fence.shard as usize % shards] }
     }
 
-    /// Queues batches of one shard.
-    pub(super) fn submit(self: &Arc<Self>, batches: Vec<Sealed>, done: Done) {
+    /// Queues batches of one shard; `done` is called once they are durable and visible, or may never be.
+    pub fn submit(self: &Arc<Self>, batches: Vec<(Fence, Vec<KvOp>)>, done: Done) {
         let Some((fence, _)) = batches.first() else { return done(Vec::new()) };
         let fence = *fence;
         debug_assert!(batches.iter().all(|(other, _)| *other == fence), "a submission is of one shard and epoch");
@@ -194,27 +196,36 @@ impl Pipeline {
         if fence.epoch == 0 {
             return self.write_unowned(&changes).await;
         }
+        if !self.guard.holds(fence) {
+            return Err(StoreError::Fenced); // P5
+        }
         let at = stamp(fence.epoch, self.number(fence)?)?;
         let entry = Entry(changes);
         let bytes =
             rmp_serde::to_vec(&entry).map_err(|e| StoreError::Corrupt(format!("entry does not encode: {e}")))?;
-        self.until_done(fence, || self.write_entry(fence, &bytes, at)).await?;
-        self.until_done(fence, || self.write_rows(&entry.0, at)).await
+        self.until_done(fence, || self.log.put_entry(fence, &bytes, at)).await?;
+        let held_at = self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+        // For whoever holds the owners of one machine against each other: its processes share this clock.
+        let at_ns = i128::from(held_at.tv_sec) * 1_000_000_000 + i128::from(held_at.tv_nsec);
+        trace!(target: "acknowledged", shard = fence.shard, epoch = fence.epoch, at_ns);
+        Ok(())
     }
 
-    /// Repeats a step until it is done, and then asks whether the epoch was still ours (P2, P4).
-    async fn until_done<F>(&self, fence: Fence, step: impl Fn() -> F) -> Result<(), StoreError>
+    /// Repeats a step until it is done, and then asks whether the epoch was still ours (P2, P4). Answers with a moment
+    /// at which it still was, or just before.
+    async fn until_done<F>(&self, fence: Fence, step: impl Fn() -> F) -> Result<Timespec, StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,
     {
         let mut pause = PAUSE.0;
         loop {
             let outcome = step().await;
+            let asked_at = clock_gettime(ClockId::Monotonic);
             if !self.guard.holds(fence) {
                 return Err(StoreError::Fenced);
             }
             match outcome {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(asked_at),
                 Err(StoreError::Corrupt(what)) => return Err(StoreError::Corrupt(what)),
                 Err(error) => tracing::warn!(shard = fence.shard, %error, "a write is repeated"),
             }
@@ -222,11 +233,6 @@ impl Pipeline {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }
-    }
-
-    async fn write_entry(&self, fence: Fence, entry: &[u8], at: i64) -> Result<(), StoreError> {
-        let values = (fence.shard.cast_signed(), fence.epoch.cast_signed(), entry, at);
-        self.cql.session.execute_unpaged(&self.put_entry, values).await.map(drop).map_err(|e| failed(&e))
     }
 
     /// Rows that belong to no shard: files and remembered answers, one row to a batch, with the time of day.
@@ -242,13 +248,13 @@ impl Pipeline {
     async fn a_few_times(&self, changes: &[Change], at: i64) -> Result<(), StoreError> {
         let mut pause = PAUSE.0;
         for _ in 1..ATTEMPTS {
-            match self.write_rows(changes, at).await {
+            match self.log.put_rows(changes, at).await {
                 Err(StoreError::Timeout | StoreError::Unavailable(_)) => tokio::time::sleep(pause).await,
                 outcome => return outcome,
             }
             pause *= 2;
         }
-        self.write_rows(changes, at).await
+        self.log.put_rows(changes, at).await
     }
 
     /// Microseconds since 1970, never the same twice.
@@ -260,78 +266,20 @@ impl Pipeline {
         now.max(last + 1)
     }
 
-    /// Writes rows, partitions side by side; what one request holds becomes visible together.
-    async fn write_rows(&self, changes: &[Change], at: i64) -> Result<(), StoreError> {
-        let mut partitions: BTreeMap<Partition, Vec<(Vec<u8>, &Change)>> = BTreeMap::new();
-        for change in changes {
-            let Place { partition, place } = Place::of(&change.0)?;
-            partitions.entry(partition).or_default().push((place, change));
-        }
-        let mut requests = Vec::with_capacity(partitions.len());
-        for (partition, rows) in &partitions {
-            let mut rest = rows.as_slice();
-            while !rest.is_empty() {
-                let mut bytes = 0;
-                let fits = rest.iter().take(REQUEST_ROWS).take_while(|(_, change)| {
-                    bytes += change.1.as_ref().map_or(0, Vec::len);
-                    bytes <= REQUEST_BYTES
-                });
-                let (now, later) = rest.split_at(fits.count().max(1));
-                requests.push(self.write_partition(partition, now, at));
-                rest = later;
-            }
-        }
-        try_join_all(requests).await.map(drop)
-    }
-
-    async fn write_partition(&self, at: &Partition, rows: &[(Vec<u8>, &Change)], time: i64) -> Result<(), StoreError> {
-        let home = self.cql.home(at.home);
-        let session = &self.cql.session;
-        if let [(place, Change(_, value))] = rows {
-            let outcome = match value {
-                Some(value) => session.execute_unpaged(&home.put, (&at.key, at.bucket, place, value, time)).await,
-                None => session.execute_unpaged(&home.remove, (time, &at.key, at.bucket, place)).await,
-            };
-            return outcome.map(drop).map_err(|e| failed(&e));
-        }
-        let mut batch = CqlBatch::new(BatchType::Unlogged);
-        batch.set_is_idempotent(true);
-        let mut values: Vec<RowValues<'_>> = Vec::with_capacity(rows.len());
-        for (place, Change(_, value)) in rows {
-            let key = at.key.as_slice();
-            match value {
-                Some(value) => {
-                    batch.append_statement(home.put.clone());
-                    values.push(RowValues::Put((key, at.bucket, place, value, time)));
-                }
-                None => {
-                    batch.append_statement(home.remove.clone());
-                    values.push(RowValues::Remove((time, key, at.bucket, place)));
-                }
-            }
-        }
-        session.batch(&batch, values).await.map(drop).map_err(|e| failed(&e))
-    }
-
     /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a new
     /// owner, before it reads anything.
-    pub(super) async fn settle(&self, fence: Fence, from: u64) -> Result<(), StoreError> {
+    pub async fn settle(&self, fence: Fence, from: u64) -> Result<(), StoreError> {
         for epoch in from.max(1)..fence.epoch {
-            let values = (fence.shard.cast_signed(), epoch.cast_signed());
-            let answer = self.cql.session.execute_unpaged(&self.get_entry, values).await.map_err(|e| failed(&e))?;
-            let rows = answer.into_rows_result().map_err(misshapen)?;
-            let Some((bytes, at)) = rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(misshapen)? else { continue };
-            let entry: Entry = rmp_serde::from_slice(&bytes)
-                .map_err(|e| StoreError::Corrupt(format!("log of shard {} epoch {epoch}: {e}", fence.shard)))?;
-            self.until_done(fence, || self.write_rows(&entry.0, at)).await?;
+            let of = Fence { epoch, ..fence };
+            if let Some((bytes, at)) = self.log.entry(of).await? {
+                let entry: Entry = rmp_serde::from_slice(&bytes)
+                    .map_err(|e| StoreError::Corrupt(format!("log of shard {} epoch {epoch}: {e}", fence.shard)))?;
+                self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+            }
+            let last = stamp(epoch, NUMBERS - 1)?;
+            self.until_done(fence, || self.log.drop_entry(of, last)).await?; // P2
         }
         Ok(())
-    }
-
-    /// Forgets the log of an epoch that is settled.
-    pub(super) async fn forget(&self, shard: u32, epoch: u64) -> Result<(), StoreError> {
-        let values = (shard.cast_signed(), epoch.cast_signed());
-        self.cql.session.execute_unpaged(&self.drop_entry, values).await.map(drop).map_err(|e| failed(&e))
     }
 
     /// No lane has anything under way.
@@ -339,28 +287,5 @@ impl Pipeline {
         while self.lanes.iter().any(|lane| held(lane).running) {
             tokio::time::sleep(PAUSE.0).await;
         }
-    }
-}
-
-/// Values of one statement of a batch.
-enum RowValues<'a> {
-    Put((&'a [u8], i64, &'a Vec<u8>, &'a Vec<u8>, i64)),
-    Remove((i64, &'a [u8], i64, &'a Vec<u8>)),
-}
-
-impl SerializeRow for RowValues<'_> {
-    fn serialize(
-        &self,
-        context: &RowSerializationContext<'_>,
-        writer: &mut RowWriter<'_>,
-    ) -> Result<(), SerializationError> {
-        match self {
-            Self::Put(values) => SerializeRow::serialize(values, context, writer),
-            Self::Remove(values) => SerializeRow::serialize(values, context, writer),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        false
     }
 }

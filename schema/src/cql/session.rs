@@ -3,6 +3,8 @@
 //! Q1  Reads and writes are LOCAL_QUORUM, so a read that starts after a write was answered sees it.
 //! Q2  Every plain statement is absolute and carries its timestamp, so it may be sent again, also speculatively. The
 //!     driver repeats it on another node; a conditional one is never repeated by the driver.
+//! Q3  Except for leases, which cannot wait until a node that is stuck is given up: asked twice, one of the two finds the
+//!     row changed, and whoever asked reads it then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const REQUEST: Duration = Duration::from_secs(6);
 /// A read that takes longer is also sent to another node.
 const SPECULATE: Duration = Duration::from_millis(250);
+/// A lease that is not renewed by then is asked for by another node as well.
+const SPECULATE_LEASE: Duration = Duration::from_millis(700);
 /// Rows that one answer of the cluster holds at most; more come in pages.
 const ROWS_PER_PAGE: i32 = 1_000;
 
@@ -66,7 +70,7 @@ pub(super) fn misshapen(error: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("an answer of the cluster: {error}"))
 }
 
-fn profile() -> ExecutionProfile {
+fn profile(speculate: Duration) -> ExecutionProfile {
     ExecutionProfile::builder()
         .consistency(Consistency::LocalQuorum)
         .serial_consistency(Some(SerialConsistency::LocalSerial))
@@ -74,7 +78,7 @@ fn profile() -> ExecutionProfile {
         .retry_policy(Arc::new(DefaultRetryPolicy::new()))
         .speculative_execution_policy(Some(Arc::new(SimpleSpeculativeExecutionPolicy {
             max_retry_count: 1,
-            retry_interval: SPECULATE,
+            retry_interval: speculate,
         })))
         .build()
 }
@@ -89,7 +93,7 @@ pub(super) async fn connect(options: &CqlOptions) -> Result<Session, OpenError> 
         .tcp_nodelay(true)
         .hostname_resolution_timeout(Some(CONNECT))
         .cluster_metadata_refresh_interval(Duration::from_secs(20))
-        .default_execution_profile_handle(profile().into_handle());
+        .default_execution_profile_handle(profile(SPECULATE).into_handle());
     if let Some((user, password)) = &options.credentials {
         builder = builder.user(user, password);
     }
@@ -142,6 +146,14 @@ impl Cql {
         let mut prepared = self.statement(text).await?;
         prepared.set_is_idempotent(false);
         prepared.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
+        Ok(prepared)
+    }
+
+    /// A conditional statement about a lease (Q3).
+    pub(super) async fn urgent(&self, text: &str) -> Result<PreparedStatement, OpenError> {
+        let mut prepared = self.conditional(text).await?;
+        prepared.set_is_idempotent(true);
+        prepared.set_execution_profile_handle(Some(profile(SPECULATE_LEASE).into_handle()));
         Ok(prepared)
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
-pub(crate) use keys::KvOp;
+pub use keys::KvOp;
 
 use crate::ids::{AgentId, ConversationId, KeyHash, Pos, Seq};
 use crate::rows::{

@@ -3,7 +3,7 @@
 //! Needs `AGENTCHAT_TEST_CQL=host:port[,host:port]`; `tests/run-cql` starts a ring and sets it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -65,13 +65,12 @@ impl Ring {
     }
 }
 
-/// A lease that ends when the test says so.
-#[derive(Default)]
-struct Lease(AtomicBool);
+/// A lease that is found to hold so many times.
+struct Lease(AtomicU64);
 
 impl Guard for Lease {
     fn holds(&self, _: Fence) -> bool {
-        !self.0.load(Ordering::SeqCst)
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1)).is_ok()
     }
 }
 
@@ -89,11 +88,11 @@ fn log(last: u64, text: &str) -> Vec<Write> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_whose_lease_ended_answers_nothing_and_its_successor_finishes_what_it_began() {
     let Some(ring) = Ring::of_environment("owners").await else { return };
-    let lease = Arc::new(Lease::default());
+    let lease = Arc::new(Lease(AtomicU64::new(u64::MAX)));
     let before = Ring::open(&ring.options, Arc::clone(&lease) as Arc<dyn Guard>).await;
     assert_eq!(submit(&before, 1, log(1, "one")).await, Ok(()));
     // It sleeps past its lease after the entry of its log was written.
-    lease.0.store(true, Ordering::SeqCst);
+    lease.0.store(1, Ordering::SeqCst);
     assert_eq!(submit(&before, 1, log(2, "two")).await, Err(StoreError::Fenced), "P2: no acknowledgement");
     let read = async |seq| ring.store.messages_up(direct(1, 2), Seq(seq), Seq(seq), 1).await.expect("reads");
     assert_eq!(read(2).await, [], "P2: rows of an entry that was not acknowledged are not written by a stale owner");
@@ -103,15 +102,17 @@ async fn an_owner_whose_lease_ended_answers_nothing_and_its_successor_finishes_w
     assert_eq!(read(2).await, [message(2, "two")]);
     assert_eq!(submit(&ring.store, 2, log(3, "three")).await, Ok(()));
     // What the old one still sends, late and without looking at its lease, replaces nothing.
-    lease.0.store(false, Ordering::SeqCst);
+    lease.0.store(u64::MAX, Ordering::SeqCst);
     assert_eq!(submit(&before, 1, log(3, "stale")).await, Ok(()));
     assert_eq!(read(3).await, [message(3, "three")], "P3");
     assert_eq!(ring.store.conversation(direct(1, 2)).await, Ok(Some(head(3))));
     // A store that has seen the newer epoch refuses the older one by itself.
     assert_eq!(submit(&ring.store, 1, log(4, "older")).await, Err(StoreError::Fenced));
-    ring.store.forget(0, 1).await.expect("forgotten");
+    // An entry that arrives after its log was settled is never acted on.
+    lease.0.store(1, Ordering::SeqCst);
+    assert_eq!(submit(&before, 1, log(4, "late")).await, Err(StoreError::Fenced));
     ring.store.settle(FENCE.shard, 3, 1).await.expect("nothing of epoch 1 is left");
-    assert_eq!(read(3).await, [message(3, "three")]);
+    assert_eq!((read(3).await, read(4).await), (vec![message(3, "three")], Vec::new()), "P2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
