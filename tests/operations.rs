@@ -172,6 +172,47 @@ fn whatever_stops_a_node_waits_for_its_drain() {
     assert!(setting("deploy/systemd/agentchat.service", "TimeoutStopSec=") >= drain + 5, "O3");
 }
 
+/// The commands of the binary, from the enum that defines them.
+fn commands() -> BTreeSet<String> {
+    let text = read("src/cli.rs");
+    let body = text.split("enum Command {").nth(1).and_then(|rest| rest.split("\n}\n").next()).expect("the commands");
+    let variants =
+        body.lines().filter_map(|line| line.strip_prefix("    ").filter(|rest| rest.starts_with(char::is_uppercase)));
+    let names = variants.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
+    let kebab = |name: &str| {
+        let part = |(at, c): (usize, char)| match c.is_uppercase() && at > 0 {
+            true => format!("-{}", c.to_lowercase()),
+            false => c.to_lowercase().to_string(),
+        };
+        name.char_indices().map(part).collect::<String>()
+    };
+    let found: BTreeSet<String> = names.map(kebab).collect();
+    assert!(found.contains("backup") && found.contains("config-reference"), "{found:?}");
+    found
+}
+
+/// What stands behind `agentchat` at the head of a line or right behind a backtick.
+fn commands_in(text: &str) -> BTreeSet<String> {
+    let heads = text.lines().filter_map(|line| line.trim_start().strip_prefix("agentchat "));
+    let quoted = text.split("`agentchat ").skip(1);
+    let word =
+        |rest: &str| rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default().to_owned();
+    heads.chain(quoted).map(word).filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect()
+}
+
+#[test]
+fn documents_name_commands_that_there_are() {
+    let (known, mut seen) = (commands(), 0);
+    for page in files("docs", &["md"]) {
+        let text = fs::read_to_string(&page).expect("a page");
+        for command in commands_in(&text) {
+            assert!(known.contains(&command), "O4: {} names `agentchat {command}`", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "the search for commands sees nothing");
+}
+
 #[test]
 fn documents_lead_somewhere() {
     let mut pages = files("docs", &["md"]);
