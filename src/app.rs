@@ -26,6 +26,7 @@ use crate::limits::Gates;
 use crate::mail::Mailer;
 use crate::membership::Membership;
 use crate::objects::{Objects, ObjectsError};
+use crate::shared::Shared;
 use crate::webhooks::{Dispatcher, Translator};
 use crate::wire::urls::Urls;
 use crate::ws::Places;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub membership: Option<Membership>,
     /// The store of this directory, if it is one.
     pub embedded: Option<Arc<EmbeddedStore>>,
+    /// What nodes share, if they share anything.
+    pub shared: Shared,
     /// Notices for webhooks, from the entities.
     pub intake: mpsc::Receiver<Hook>,
     /// Sends mail.
@@ -74,6 +77,8 @@ pub struct App {
     pub urls: Arc<Urls>,
     /// Settings in force.
     pub config: Arc<Config>,
+    /// What nodes share, if they share anything.
+    pub shared: Shared,
     /// Limits that the gateway itself keeps.
     pub gates: Arc<Gates>,
     /// Registration, recovery, rotation.
@@ -97,7 +102,7 @@ pub struct App {
 impl App {
     /// Wires the parts together; caches start empty.
     pub fn new(config: Config, parts: Parts, shutdown: watch::Receiver<bool>) -> Result<Self, ObjectsError> {
-        let Parts { domain, membership, embedded, intake, mailer, metrics } = parts;
+        let Parts { domain, membership, embedded, shared, intake, mailer, metrics } = parts;
         let store = Arc::clone(domain.store());
         let clock = Clock::default();
         let profiles = Arc::new(Profiles::new(Arc::clone(&store)));
@@ -109,13 +114,15 @@ impl App {
             urls: Arc::clone(&urls),
             clock: clock.clone(),
         };
+        let rules = config.identity_rules();
+        let identity = Identity::new(domain.clone(), mailer, clock.clone(), rules, shared.clone());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             shutdown,
             auth: Arc::new(Auth::new(Arc::clone(&store))),
             handles: Arc::new(Handles::new(Arc::clone(&store))),
-            gates: Arc::new(Gates::new(config.rates())),
-            identity: Arc::new(Identity::new(domain.clone(), mailer, clock.clone(), config.identity_rules())),
+            gates: Arc::new(Gates::new(config.rates(), shared.clone())),
+            identity: Arc::new(identity),
             objects: Objects::open(
                 &config.objects,
                 &config.data_dir,
@@ -131,6 +138,7 @@ impl App {
             domain,
             membership,
             embedded,
+            shared,
             sockets: Arc::new(Places::default()),
             clock,
             config: Arc::new(config),

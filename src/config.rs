@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Rules;
 use crate::limits::Rates;
+use crate::shared::{self, BadUrl};
 
 /// Shortest cookie of a cluster.
 const COOKIE_MIN: usize = 16;
@@ -63,6 +64,12 @@ pub struct Flags {
     #[arg(long, global = true, env = "AGENTCHAT_CLUSTER_TLS", value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_tls: Option<PathBuf>,
+    /// Redis that all nodes of a deployment share: rate windows, spacing of codes and presence snapshots are then counted
+    /// and kept for all of them; while it is unreachable each node goes by its own. Redis 6.2 or newer, one database per
+    /// deployment
+    #[arg(long, global = true, env = "AGENTCHAT_REDIS_URL", value_name = "redis://HOST:PORT", hide_env_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_url: Option<String>,
     /// SMTP server for verification codes; without it each mail is a file in `<data>/outbox`
     #[arg(long, global = true, env = "AGENTCHAT_SMTP_URL", value_name = "smtp://HOST:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +155,8 @@ pub struct Config {
     pub cluster_cookie: Option<String>,
     /// Certificates for links.
     pub cluster_tls: Option<PathBuf>,
+    /// Unset: nodes share nothing but the store.
+    pub redis_url: Option<String>,
     /// Unset: outbox files.
     pub smtp_url: Option<String>,
     /// Sender of mails.
@@ -190,6 +199,7 @@ impl Default for Config {
             cluster_advertise: None,
             cluster_cookie: None,
             cluster_tls: None,
+            redis_url: None,
             smtp_url: None,
             mail_from: "agentchat@localhost".to_owned(),
             limits: LimitSet::Contract,
@@ -300,6 +310,9 @@ pub enum ConfigError {
     /// No such engine.
     #[error("settings: the store is neither `embedded` nor an address")]
     Store(#[from] NotCql),
+    /// No Redis.
+    #[error(transparent)]
+    Redis(#[from] BadUrl),
     /// Half a cluster.
     #[error(
         "settings: a node of a cluster needs all of --node (1-64 of a-z, 0-9, `-`, `.`), --cluster-listen, \
@@ -336,6 +349,7 @@ impl Config {
             .map_err(|error| ConfigError::Parse(Box::new(error)))?;
         config.cql()?;
         config.cluster()?;
+        config.redis_url.as_deref().map(shared::check_url).transpose()?;
         Ok(config)
     }
 
@@ -473,5 +487,11 @@ mod tests {
         let place = load(&format!("{node}store = \"cql://a/k\""), Flags::default()).unwrap().cluster().unwrap();
         assert_eq!(place.map(|place| place.advertise).as_deref(), Some("127.0.0.1:1"));
         assert!(matches!(load("store = \"paper\"", Flags::default()), Err(ConfigError::Store(_))));
+        assert!(load("redis_url = \"redis://:s3cret@127.0.0.1:6379/1\"", Flags::default()).is_ok());
+        for url in ["127.0.0.1:6379", "rediss://a:s3cret@b", "redis://a:s3cret@b:x", "redis://b/x"] {
+            let error = load(&format!("redis_url = \"{url}\""), Flags::default()).unwrap_err();
+            assert!(matches!(error, ConfigError::Redis(_)), "{url}");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::mail::Mailer;
 use crate::metrics::open_files_max;
 use crate::node::store_directory;
 use crate::objects::Objects;
+use crate::shared;
 
 /// A place that does not answer within this does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -85,6 +86,7 @@ pub async fn run(config: &Config) -> bool {
     }
     findings.push(data_directory(&config.data_dir));
     findings.extend(store(config).await);
+    findings.extend(redis(config).await);
     findings.push(mail(config).await);
     findings.push(objects(config).await);
     findings.push(clock());
@@ -273,6 +275,17 @@ async fn embedded(config: &Config) -> Finding {
     }
 }
 
+/// Only where one is set; the address may hold a password, so it is not shown.
+async fn redis(config: &Config) -> Option<Finding> {
+    let url = config.redis_url.as_ref()?;
+    let next = "check AGENTCHAT_REDIS_URL; without it requests pass, and limits hold for each node alone";
+    Some(match tokio::time::timeout(PATIENCE, shared::reach(url)).await {
+        Ok(Ok(())) => ok("redis", "it answers"),
+        Ok(Err(error)) => fail("redis", told(&error), next),
+        Err(_) => fail("redis", "it does not answer", next),
+    })
+}
+
 async fn mail(config: &Config) -> Finding {
     let Some(url) = &config.smtp_url else {
         let outbox = config.data_dir.join("outbox");
@@ -386,9 +399,10 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap(); // nobody listens any more
         let (_dir, config) = config(&format!(
             "smtp_url = \"smtp://{free}\"\nobjects = \"s3://b?endpoint=http://{free}&region=r&access_key_id=a\
-             &secret_access_key=s\"\nstore = \"cql://{free}/k\"\nlisten = \"{free}\"\n"
+             &secret_access_key=s\"\nredis_url = \"redis://{free}\"\nstore = \"cql://{free}/k\"\nlisten = \"{free}\"\n"
         ));
-        let findings = [mail(&config).await, objects(&config).await, store(&config).await.remove(0)];
+        let redis = redis(&config).await.unwrap();
+        let findings = [mail(&config).await, objects(&config).await, store(&config).await.remove(0), redis];
         for finding in findings {
             assert_eq!(finding.level, Level::Fail, "{finding:?}");
             assert!(!finding.next.is_empty(), "D2");

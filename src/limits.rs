@@ -3,7 +3,10 @@
 //! G1  N per period admits a burst of N, then one each period/N. A refusal says when the next one would pass.
 //! G2  An IPv6 peer is its /64: one subscriber holds that many addresses, and must not get a budget for each.
 //! G3  Memory is bounded: idle keys are forgotten, and a gate that is still full counts by wider networks.
+//! G4  Where nodes share windows, the shared one judges and the one here only counts along. While they cannot be reached
+//!     the one here judges: each client then has one budget per node, and never none.
 
+use std::fmt::Display;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -13,6 +16,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use schema::ids::{AgentId, ConversationId};
 
+use crate::shared::{Shared, Taking, Window};
 use crate::wire::error::ApiError;
 
 /// Keys that one gate tells apart; about 50 MiB.
@@ -64,8 +68,8 @@ pub enum Verify {
 }
 
 /// All of them.
-#[derive(Debug)]
 pub struct Gates {
+    shared: Shared,
     register: Gate<IpAddr>,
     verify_register: Gate<IpAddr>,
     verify_recover: Gate<IpAddr>,
@@ -83,90 +87,121 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// With nothing counted yet.
-    pub fn new(rates: Rates) -> Self {
-        let verify = || Gate::new(rates.verify_per_10_minutes, 10 * MINUTE);
+    /// With nothing counted yet here; what nodes share goes on.
+    pub fn new(rates: Rates, shared: Shared) -> Self {
+        let verify = |name| Gate::new(name, rates.verify_per_10_minutes, 10 * MINUTE);
         Self {
-            register: Gate::new(rates.register_per_hour, HOUR),
-            verify_register: verify(),
-            verify_recover: verify(),
-            verify_rotate: verify(),
-            recover: Gate::new(rates.recover_per_hour, HOUR),
-            rotate: Gate::new(rates.rotate_per_hour, HOUR),
-            profile: Gate::new(rates.profiles_per_minute, MINUTE),
-            directory: (Gate::new(rates.directory_per_minute, MINUTE), Gate::new(rates.directory_per_day, DAY)),
-            directory_anonymous: Gate::new(rates.directory_anonymous_per_minute, MINUTE),
-            avatar: Gate::new(rates.avatars_per_minute, MINUTE),
-            group_avatar: Gate::new(rates.avatars_per_minute, MINUTE),
-            upload: Gate::new(rates.uploads_per_minute, MINUTE),
-            webhook: Gate::new(rates.webhooks_per_minute, MINUTE),
-            group_change: Gate::new(rates.group_changes_per_second, SECOND),
+            shared,
+            register: Gate::new("register", rates.register_per_hour, HOUR),
+            verify_register: verify("verify-register"),
+            verify_recover: verify("verify-recover"),
+            verify_rotate: verify("verify-rotate"),
+            recover: Gate::new("recover", rates.recover_per_hour, HOUR),
+            rotate: Gate::new("rotate", rates.rotate_per_hour, HOUR),
+            profile: Gate::new("profile", rates.profiles_per_minute, MINUTE),
+            directory: (
+                Gate::new("directory-minute", rates.directory_per_minute, MINUTE),
+                Gate::new("directory-day", rates.directory_per_day, DAY),
+            ),
+            directory_anonymous: Gate::new("directory-anonymous", rates.directory_anonymous_per_minute, MINUTE),
+            avatar: Gate::new("avatar", rates.avatars_per_minute, MINUTE),
+            group_avatar: Gate::new("group-avatar", rates.avatars_per_minute, MINUTE),
+            upload: Gate::new("upload", rates.uploads_per_minute, MINUTE),
+            webhook: Gate::new("webhook", rates.webhooks_per_minute, MINUTE),
+            group_change: Gate::new("group-change", rates.group_changes_per_second, SECOND),
         }
     }
 
     /// Admits one registration.
-    pub fn register(&self, ip: IpAddr) -> Result<(), ApiError> {
-        self.register.pass_ip(ip)
+    pub async fn register(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.register, ip).await
     }
 
     /// Admits one verification.
-    pub fn verify(&self, what: Verify, ip: IpAddr) -> Result<(), ApiError> {
-        match what {
-            Verify::Register => self.verify_register.pass_ip(ip),
-            Verify::Recover => self.verify_recover.pass_ip(ip),
-            Verify::Rotate => self.verify_rotate.pass_ip(ip),
-        }
+    pub async fn verify(&self, what: Verify, ip: IpAddr) -> Result<(), ApiError> {
+        let gate = match what {
+            Verify::Register => &self.verify_register,
+            Verify::Recover => &self.verify_recover,
+            Verify::Rotate => &self.verify_rotate,
+        };
+        self.pass_ip(gate, ip).await
     }
 
     /// Admits one recovery.
-    pub fn recover(&self, ip: IpAddr) -> Result<(), ApiError> {
-        self.recover.pass_ip(ip)
+    pub async fn recover(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.recover, ip).await
     }
 
     /// Admits one start of a key rotation.
-    pub fn rotate(&self, agent: AgentId) -> Result<(), ApiError> {
-        self.rotate.pass(&agent)
+    pub async fn rotate(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.pass(&self.rotate, agent).await
     }
 
     /// Admits one look at a public profile.
-    pub fn profile(&self, ip: IpAddr) -> Result<(), ApiError> {
-        self.profile.pass_ip(ip)
+    pub async fn profile(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.profile, ip).await
     }
 
     /// Admits one search of an agent.
-    pub fn directory(&self, agent: AgentId) -> Result<(), ApiError> {
-        self.directory.0.pass(&agent)?;
-        self.directory.1.pass(&agent)
+    pub async fn directory(&self, agent: AgentId) -> Result<(), ApiError> {
+        let (minute, day) = &self.directory;
+        let takings = minute.taking(&agent).into_iter().chain(day.taking(&agent)).collect();
+        self.judge(takings, || minute.pass(&agent).and_then(|()| day.pass(&agent))).await
     }
 
     /// Admits one search of somebody without a key.
-    pub fn directory_anonymous(&self, ip: IpAddr) -> Result<(), ApiError> {
-        self.directory_anonymous.pass_ip(ip)
+    pub async fn directory_anonymous(&self, ip: IpAddr) -> Result<(), ApiError> {
+        self.pass_ip(&self.directory_anonymous, ip).await
     }
 
     /// Admits one avatar of an agent.
-    pub fn avatar(&self, agent: AgentId) -> Result<(), ApiError> {
-        self.avatar.pass(&agent)
+    pub async fn avatar(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.pass(&self.avatar, agent).await
     }
 
     /// Admits one change of a group's avatar.
-    pub fn group_avatar(&self, group: ConversationId) -> Result<(), ApiError> {
-        self.group_avatar.pass(&group)
+    pub async fn group_avatar(&self, group: ConversationId) -> Result<(), ApiError> {
+        self.pass(&self.group_avatar, group).await
     }
 
     /// Admits one announced upload.
-    pub fn upload(&self, agent: AgentId) -> Result<(), ApiError> {
-        self.upload.pass(&agent)
+    pub async fn upload(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.pass(&self.upload, agent).await
     }
 
     /// Admits one new webhook.
-    pub fn webhook(&self, agent: AgentId) -> Result<(), ApiError> {
-        self.webhook.pass(&agent)
+    pub async fn webhook(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.pass(&self.webhook, agent).await
     }
 
     /// Admits one change of a group by an agent.
-    pub fn group_change(&self, agent: AgentId) -> Result<(), ApiError> {
-        self.group_change.pass(&agent)
+    pub async fn group_change(&self, agent: AgentId) -> Result<(), ApiError> {
+        self.pass(&self.group_change, agent).await
+    }
+
+    async fn pass<K: Clone + Hash + Eq + Display>(&self, gate: &Gate<K>, key: K) -> Result<(), ApiError> {
+        self.judge(gate.taking(&key).into_iter().collect(), || gate.pass(&key)).await
+    }
+
+    async fn pass_ip(&self, gate: &Gate<IpAddr>, ip: IpAddr) -> Result<(), ApiError> {
+        // Redis bounds its own memory: there a network is never counted by a wider one (G3).
+        self.judge(gate.taking(&peer(ip)).into_iter().collect(), || gate.pass_ip(ip)).await
+    }
+
+    /// By the shared windows, or else by the ones here (G4).
+    async fn judge(&self, takings: Vec<Taking>, here: impl Fn() -> Result<(), ApiError>) -> Result<(), ApiError> {
+        if takings.is_empty() {
+            return Ok(());
+        }
+        match self.shared.take(&takings).await {
+            Some(Err(retry_after_ms)) => Err(ApiError::RateLimited { retry_after_ms }),
+            Some(Ok(())) => {
+                // Counted along. It may refuse by a moment what was admitted elsewhere: that is not its to say.
+                let _ = here();
+                Ok(())
+            }
+            None => here(),
+        }
     }
 
     /// Drops every key whose budget is whole again (G3).
@@ -195,22 +230,30 @@ impl Gates {
     }
 }
 
-/// One limit. Without a limiter everything passes.
+/// One limit: as all nodes count it, and as this one does. Without it everything passes.
 #[derive(Debug)]
-struct Gate<K: Clone + Hash + Eq>(Option<DefaultKeyedRateLimiter<K>>);
+struct Gate<K: Clone + Hash + Eq>(Option<(Window, DefaultKeyedRateLimiter<K>)>);
 
 impl<K: Clone + Hash + Eq> Gate<K> {
     /// `per_period` of 0 cannot be a budget and lifts the limit as `None` does.
-    fn new(per_period: Option<u32>, period: Duration) -> Self {
-        let quota = per_period.and_then(NonZeroU32::new).and_then(|burst| {
+    fn new(name: &'static str, per_period: Option<u32>, period: Duration) -> Self {
+        Self(per_period.and_then(NonZeroU32::new).and_then(|burst| {
             let one_per = period / burst.get();
-            Quota::with_period(one_per).map(|quota| quota.allow_burst(burst))
-        });
-        Self(quota.map(RateLimiter::keyed))
+            let quota = Quota::with_period(one_per)?.allow_burst(burst);
+            Some((Window::new(name, burst.get(), period), RateLimiter::keyed(quota)))
+        }))
+    }
+
+    /// The place of a key in the shared window.
+    fn taking(&self, key: &K) -> Option<Taking>
+    where
+        K: Display,
+    {
+        self.0.as_ref().map(|(window, _)| window.of(key))
     }
 
     fn pass(&self, key: &K) -> Result<(), ApiError> {
-        let Some(limiter) = &self.0 else { return Ok(()) };
+        let Some((_, limiter)) = &self.0 else { return Ok(()) };
         limiter.check_key(key).map_err(|refused| {
             let wait = refused.wait_time_from(DefaultClock::default().now());
             let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
@@ -219,7 +262,7 @@ impl<K: Clone + Hash + Eq> Gate<K> {
     }
 
     fn forget_idle(&self) {
-        if let Some(limiter) = &self.0 {
+        if let Some((_, limiter)) = &self.0 {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -228,7 +271,7 @@ impl<K: Clone + Hash + Eq> Gate<K> {
 
 impl Gate<IpAddr> {
     fn pass_ip(&self, ip: IpAddr) -> Result<(), ApiError> {
-        let full = self.0.as_ref().is_some_and(|limiter| limiter.len() >= KEYS_MAX);
+        let full = self.0.as_ref().is_some_and(|(_, limiter)| limiter.len() >= KEYS_MAX);
         self.pass(&if full { wider(ip) } else { peer(ip) })
     }
 }
@@ -263,7 +306,7 @@ mod tests {
     use super::*;
 
     fn gates() -> Gates {
-        Gates::new(Rates {
+        let rates = Rates {
             register_per_hour: Some(5),
             verify_per_10_minutes: Some(10),
             recover_per_hour: Some(3),
@@ -276,7 +319,8 @@ mod tests {
             uploads_per_minute: Some(60),
             webhooks_per_minute: Some(10),
             group_changes_per_second: Some(10),
-        })
+        };
+        Gates::new(rates, Shared::default())
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -290,26 +334,34 @@ mod tests {
         assert!((most - 5_000..=most).contains(&retry_after_ms), "{retry_after_ms}");
     }
 
-    #[test]
-    fn a_burst_passes_and_the_refusal_says_when_the_next_would() {
+    #[tokio::test]
+    async fn a_burst_passes_and_the_refusal_says_when_the_next_would() {
         let gates = gates();
-        (0..5).for_each(|_| assert_eq!(gates.register(ip("192.0.2.1")), Ok(())));
-        check_wait(gates.register(ip("192.0.2.1")), 12);
-        assert_eq!(gates.register(ip("192.0.2.2")), Ok(()));
-        (0..3).for_each(|_| assert_eq!(gates.recover(ip("192.0.2.1")), Ok(())));
-        check_wait(gates.recover(ip("192.0.2.1")), 20);
+        for _ in 0..5 {
+            assert_eq!(gates.register(ip("192.0.2.1")).await, Ok(()));
+        }
+        check_wait(gates.register(ip("192.0.2.1")).await, 12);
+        assert_eq!(gates.register(ip("192.0.2.2")).await, Ok(()));
+        for _ in 0..3 {
+            assert_eq!(gates.recover(ip("192.0.2.1")).await, Ok(()));
+        }
+        check_wait(gates.recover(ip("192.0.2.1")).await, 20);
         let agent = AgentId(Key::from_bytes([1; 16]));
-        (0..5).for_each(|_| assert_eq!(gates.rotate(agent), Ok(())));
-        check_wait(gates.rotate(agent), 12);
+        for _ in 0..5 {
+            assert_eq!(gates.rotate(agent).await, Ok(()));
+        }
+        check_wait(gates.rotate(agent).await, 12);
     }
 
-    #[test]
-    fn kinds_of_verification_are_counted_apart() {
+    #[tokio::test]
+    async fn kinds_of_verification_are_counted_apart() {
         let (gates, from) = (gates(), ip("192.0.2.1"));
-        (0..10).for_each(|_| assert_eq!(gates.verify(Verify::Register, from), Ok(())));
-        check_wait(gates.verify(Verify::Register, from), 1);
-        assert_eq!(gates.verify(Verify::Recover, from), Ok(()));
-        assert_eq!(gates.verify(Verify::Rotate, from), Ok(()));
+        for _ in 0..10 {
+            assert_eq!(gates.verify(Verify::Register, from).await, Ok(()));
+        }
+        check_wait(gates.verify(Verify::Register, from).await, 1);
+        assert_eq!(gates.verify(Verify::Recover, from).await, Ok(()));
+        assert_eq!(gates.verify(Verify::Rotate, from).await, Ok(()));
     }
 
     #[test]
@@ -322,17 +374,32 @@ mod tests {
         assert_eq!(wider(ip("192.0.2.1")),          ip("192.0.0.0"));
     }
 
-    #[test]
-    fn a_lifted_limit_never_refuses_and_idle_keys_go() {
+    #[tokio::test]
+    async fn a_lifted_limit_never_refuses_and_idle_keys_go() {
         let gates = gates();
-        (0..1_000).for_each(|_| assert_eq!(gates.profile(ip("192.0.2.1")), Ok(())));
-        gates.register(ip("192.0.2.1")).unwrap();
+        for _ in 0..1_000 {
+            assert_eq!(gates.profile(ip("192.0.2.1")).await, Ok(()));
+        }
+        assert_eq!(gates.register(ip("192.0.2.1")).await, Ok(()));
         gates.forget_idle();
-        assert_eq!(gates.register.0.as_ref().map(|limiter| limiter.len()), Some(1)); // its budget is not whole yet
-        let fast = Gate::<IpAddr>::new(Some(1_000_000), Duration::from_millis(1));
+        assert_eq!(gates.register.0.as_ref().map(|(_, limiter)| limiter.len()), Some(1)); // its budget is not whole yet
+        let fast = Gate::<IpAddr>::new("fast", Some(1_000_000), Duration::from_millis(1));
         fast.pass(&ip("192.0.2.1")).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         fast.forget_idle();
-        assert_eq!(fast.0.as_ref().map(|limiter| limiter.len()), Some(0));
+        assert_eq!(fast.0.as_ref().map(|(_, limiter)| limiter.len()), Some(0));
+    }
+
+    #[tokio::test]
+    async fn a_search_counts_for_both_spans() {
+        let (gates, agent) = (gates(), AgentId(Key::from_bytes([1; 16])));
+        for _ in 0..60 {
+            assert_eq!(gates.directory(agent).await, Ok(()));
+        }
+        let Err(ApiError::RateLimited { retry_after_ms }) = gates.directory(agent).await else { panic!("the 61st") };
+        assert!(retry_after_ms <= 1_000, "{retry_after_ms}");
+        let (minute, day) = (gates.directory.0.taking(&agent), gates.directory.1.taking(&agent));
+        assert!(minute.is_some() && minute != day, "and the shared windows are two as well");
+        assert_eq!(gates.profile.taking(&ip("192.0.2.1")), None, "what is lifted is asked of nobody");
     }
 }

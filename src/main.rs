@@ -20,6 +20,7 @@ mod objects;
 mod openapi;
 mod queries;
 mod reference;
+mod shared;
 mod telemetry;
 mod webhooks;
 mod wire;

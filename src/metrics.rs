@@ -22,6 +22,16 @@ pub const WEBHOOK_DROPPED: &str = "agentchat_webhook_dropped_total";
 pub const WEBHOOK_DEAD_LETTERS: &str = "agentchat_webhook_dead_letters_total";
 /// Attempts by `outcome`.
 pub const WEBHOOK_ATTEMPTS: &str = "agentchat_webhook_attempts_total";
+/// 1 while Redis answers, 0 while every node judges alone.
+pub const REDIS_UP: &str = "agentchat_redis_up";
+/// Calls of Redis, by `purpose`.
+pub const REDIS_SECONDS: &str = "agentchat_redis_seconds";
+/// Calls of Redis without an answer, by `purpose`.
+pub const REDIS_ERRORS: &str = "agentchat_redis_errors_total";
+/// Presence asked for in bulk, by `outcome`.
+pub const PRESENCE_SNAPSHOTS: &str = "agentchat_presence_snapshots_total";
+/// Snapshots of presence that were not shown because too many waited.
+pub const PRESENCE_DROPPED: &str = "agentchat_presence_snapshots_dropped_total";
 /// 1, with the `version` that runs.
 const BUILD_INFO: &str = "agentchat_build_info";
 /// 1 from SIGTERM on.
@@ -44,12 +54,17 @@ pub fn describe() {
     describe_counter!(WEBHOOK_DROPPED, Unit::Count, "Notices for webhooks that no queue had room for");
     describe_counter!(WEBHOOK_DEAD_LETTERS, Unit::Count, "Notices for webhooks given up after the last attempt");
     describe_counter!(WEBHOOK_ATTEMPTS, Unit::Count, "Attempts to deliver to webhooks, by outcome");
+    describe_gauge!(REDIS_UP, Unit::Count, "1 while Redis answers, 0 while every node judges alone");
+    describe_histogram!(REDIS_SECONDS, Unit::Seconds, "Calls of Redis, by purpose");
+    describe_counter!(REDIS_ERRORS, Unit::Count, "Calls of Redis without an answer, by purpose");
+    describe_counter!(PRESENCE_SNAPSHOTS, Unit::Count, "Presence asked for in bulk, by outcome");
+    describe_counter!(PRESENCE_DROPPED, Unit::Count, "Snapshots of presence not shown because too many waited");
     describe_gauge!(BUILD_INFO, Unit::Count, "1, with the version that runs");
     describe_gauge!(DRAINING, Unit::Count, "1 from SIGTERM on");
     describe_gauge!(PROCESS_RESIDENT, Unit::Bytes, "Memory of the process");
     describe_gauge!(PROCESS_FILES, Unit::Count, "Open files, sockets among them");
     describe_gauge!(PROCESS_FILES_MAX, Unit::Count, "How many files may be open");
-    for name in [FRAMES_IN, FRAMES_OUT, WEBHOOK_DROPPED, WEBHOOK_DEAD_LETTERS] {
+    for name in [FRAMES_IN, FRAMES_OUT, WEBHOOK_DROPPED, WEBHOOK_DEAD_LETTERS, PRESENCE_DROPPED] {
         counter!(name).increment(0);
     }
     gauge!(SOCKETS).increment(0.0);

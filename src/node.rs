@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::api::{Hook, Snapshot};
 use actors::domain::{Domain, DomainOptions, StartError};
+use actors::node::Hooks;
 use schema::embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
 use schema::store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -24,6 +26,7 @@ use crate::http;
 use crate::mail::{MailError, Mailer};
 use crate::membership;
 use crate::objects::ObjectsError;
+use crate::shared::Shared;
 use crate::telemetry;
 use crate::webhooks::Intake;
 
@@ -125,6 +128,22 @@ pub fn store_directory(config: &Config) -> PathBuf {
     config.data_dir.join("store")
 }
 
+/// Where entities tell the world outside of them what happens.
+struct Outlets {
+    webhooks: Intake,
+    shared: Shared,
+}
+
+impl Hooks for Outlets {
+    fn call(&self, hook: Hook) {
+        self.webhooks.call(hook);
+    }
+
+    fn show(&self, epoch: u64, snapshot: Snapshot) {
+        self.shared.show(epoch, snapshot);
+    }
+}
+
 /// Puts the parts together.
 async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App, NodeError> {
     let metrics = telemetry::metrics()?;
@@ -135,24 +154,30 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
         None => Mailer::outbox(data.join("outbox"), &config.mail_from)?,
     };
     let options = DomainOptions { limits: config.domain_limits(), ..DomainOptions::default() };
-    let (hooks, intake) = Intake::new();
+    let shared = match &config.redis_url {
+        Some(url) => Shared::open(url).await.map_err(|error| NodeError::Config(error.into()))?,
+        None => Shared::default(),
+    };
+    let (webhooks, intake) = Intake::new();
+    let outlets = Outlets { webhooks, shared: shared.clone() };
     let (domain, membership, embedded) = match config.cql().map_err(|error| NodeError::Config(error.into()))? {
         Some(cql) => {
-            let (domain, membership) = membership::join(&config, &cql, options, Arc::new(hooks)).await?;
+            let (domain, membership) = membership::join(&config, &cql, options, Arc::new(outlets)).await?;
             (domain, Some(membership), None)
         }
         None => {
-            let (domain, store) = embedded(&config, options, hooks).await?;
+            let (domain, store) = embedded(&config, options, outlets).await?;
             (domain, None, Some(store))
         }
     };
-    Ok(App::new(config, Parts { domain, membership, embedded, intake, mailer, metrics }, shutdown)?)
+    let parts = Parts { domain, membership, embedded, shared, intake, mailer, metrics };
+    Ok(App::new(config, parts, shutdown)?)
 }
 
 async fn embedded(
     config: &Config,
     options: DomainOptions,
-    hooks: Intake,
+    outlets: Outlets,
 ) -> Result<(Domain, Arc<EmbeddedStore>), NodeError> {
     let directory = store_directory(config);
     let store = EmbeddedStore::open(&directory, EmbeddedOptions::default())
@@ -164,7 +189,7 @@ async fn embedded(
     }
     let store = Arc::new(store);
     let rows: Arc<dyn Store> = store.clone();
-    Ok((Domain::start(rows, options, Arc::new(hooks)).await?, store))
+    Ok((Domain::start(rows, options, Arc::new(outlets)).await?, store))
 }
 
 async fn housekeeping(app: App) {

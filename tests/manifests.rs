@@ -147,6 +147,7 @@ fn what_a_crate_does_not_know() {
     check_only("lsm-tree", &["schema"]);
     check_only("fjall", &["schema"]);
     check_only("scylla", &["schema"]);
+    check_only("redis", &["agentchat"]);
     check_only("serde_json", &["agentchat", "loadtest"]);
 }
 

@@ -217,6 +217,17 @@ pub struct Presence {
     pub last_seen: Option<Timestamp>,
 }
 
+/// How an agent is seen, for whoever keeps copies of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Who.
+    pub agent: AgentId,
+    /// As of now.
+    pub presence: Presence,
+    /// For how long it may be believed, in milliseconds.
+    pub holds_ms: u64,
+}
+
 /// What a webhook is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::events::AgentEvent;
 use crate::api::{
-    Added, CallerView, ConversationView, Hook, InboxView, Presence, Refusal, ReplyState, Sent, SessionId, ToSession,
+    Added, CallerView, ConversationView, Hook, InboxView, Presence, Refusal, ReplyState, Sent, SessionId, Snapshot,
+    ToSession,
 };
 use crate::conversation::events::ConversationEvent;
 use crate::conversation::group::{InviteeFacts, InviterFacts};
@@ -260,6 +261,8 @@ pub struct Effects {
     pub pushes: Vec<(SessionId, ToSession)>,
     /// Call webhooks.
     pub hooks: Vec<Hook>,
+    /// How this agent is seen from now on.
+    pub snapshot: Option<Snapshot>,
     /// Wake this entity at or after this time.
     pub wake_at: Option<Timestamp>,
 }

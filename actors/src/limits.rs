@@ -19,6 +19,10 @@ pub const WEBHOOKS_MAX: usize = 10;
 pub const MUTES_MAX: usize = 1_000;
 /// A manual presence without a socket fades after this; the contract's number.
 pub const PRESENCE_FADES_MS: u64 = 5 * 60 * 1_000;
+/// A snapshot of a presence may be believed for this long: no longer than it may take until a crash shows.
+pub const SNAPSHOT_MS: u64 = 60_000;
+/// Whoever is asked for its presence shows it again if that was longer ago: before the last one ends.
+pub const SHOWN_AGAIN_MS: u64 = SNAPSHOT_MS / 2;
 /// Agents per page of those who are told of a presence.
 pub const WATCHERS_PAGE: usize = 1_000;
 /// Invitations count for this long; the contract's number.

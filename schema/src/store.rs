@@ -183,6 +183,10 @@ pub trait Store: Send + Sync + 'static {
     /// Stores or replaces a pending code, durably.
     async fn put_pending(&self, row: PendingRow) -> Result<(), StoreError>;
 
+    /// Changes a pending code that still is as it was read; `false`: it is gone or has changed, and nothing was written.
+    /// Errors: after any of them nobody knows whether it was changed.
+    async fn replace_pending(&self, before: &PendingRow, after: PendingRow) -> Result<bool, StoreError>;
+
     /// Removes a pending code; `true` for exactly one caller.
     async fn take_pending(&self, id: &str) -> Result<bool, StoreError>;
 
@@ -203,6 +207,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// All blocks of an agent, sorted by handle.
     async fn blocks(&self, agent: AgentId) -> Result<Vec<BlockRow>, StoreError>;
+
+    /// Whether each of `agents` blocks the agent of this handle, in the same order.
+    async fn blocking(&self, agents: &[AgentId], handle: &str) -> Result<Vec<bool>, StoreError>;
 
     /// Agents that have `agent` in their book, in id order, after `after`, at most `limit` (≤ [`PAGE_MAX`]).
     async fn watchers(&self, agent: AgentId, after: Option<AgentId>, limit: usize) -> Result<Vec<AgentId>, StoreError>;

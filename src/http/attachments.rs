@@ -104,7 +104,7 @@ fn announced(body: &[u8]) -> Result<Announced, ApiError> {
 }
 
 async fn announce(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
-    app.gates.upload(caller.id())?;
+    app.gates.upload(caller.id()).await?;
     let wanted = announced(&body)?;
     let to = match &wanted.to {
         Some(handle) => Some(recipient(&app, handle).await?),
@@ -257,7 +257,7 @@ async fn set_avatar(
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     caller.must_be(&handle)?;
-    app.gates.avatar(caller.id())?;
+    app.gates.avatar(caller.id()).await?;
     let key = picture(&app, body).await?;
     change_avatar(&app, &caller, Some(key.clone())).await?;
     Ok(shown(&app, &key))
@@ -299,7 +299,7 @@ async fn set_group_avatar(
 ) -> Result<Json<Value>, ApiError> {
     let id = parse(&id)?;
     history::view(&app, id, caller.id()).await?;
-    app.gates.group_avatar(id)?;
+    app.gates.group_avatar(id).await?;
     let key = picture(&app, body).await?;
     change_group_avatar(app.clone(), caller, id, Some(key.clone())).await?;
     Ok(shown(&app, &key))
@@ -311,7 +311,7 @@ async fn clear_group_avatar(
     Segment(id): Segment,
 ) -> Result<Json<Value>, ApiError> {
     let id = parse(&id)?;
-    app.gates.group_avatar(id)?;
+    app.gates.group_avatar(id).await?;
     change_group_avatar(app, caller, id, None).await?;
     Ok(Json(json!({"ok": true})))
 }

@@ -32,9 +32,9 @@ async fn search(
     query: Query,
 ) -> Result<Json<Value>, ApiError> {
     match &caller {
-        Some(caller) => app.gates.directory(caller.id())?,
+        Some(caller) => app.gates.directory(caller.id()).await?,
         None if app.config.directory_requires_auth => return Err(ApiError::Unauthorized),
-        None => app.gates.directory_anonymous(ip)?,
+        None => app.gates.directory_anonymous(ip).await?,
     }
     let Page { limit, offset } = query.page(PAGE.0, PAGE.1)?;
     let prefix = handles::normalise(query.text("q").unwrap_or_default());

@@ -138,7 +138,7 @@ fn initial_members(fields: &mut Fields) -> Vec<String> {
 }
 
 async fn create(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let mut fields = Fields::parse(&body)?;
     let name = name(&mut fields, true);
     let description = fields.clearable("description", DESCRIPTION_MAX).flatten();
@@ -187,7 +187,7 @@ async fn update(
     Segment(id): Segment,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let mut fields = Fields::parse(&body)?;
     let patch = GroupPatch {
         name: name(&mut fields, false),
@@ -207,7 +207,7 @@ async fn update(
 }
 
 async fn end(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let id = parse(&id)?;
     let at = to_the_end(async move { Ok(app.domain.delete_group(id, actor(&caller)).await?) }).await?;
     Ok(Json(json!({"deleted_at": Ts(at)})))
@@ -219,7 +219,7 @@ async fn add(
     Segment(id): Segment,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let mut fields = Fields::parse(&body)?;
     let handle = fields.required("handle");
     fields.finish()?;
@@ -238,7 +238,7 @@ async fn remove(
     caller: Caller,
     axum::extract::Path((id, handle)): Member,
 ) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let (id, target) = (parse(&id)?, app.handles.named(&handle).await?);
     app.domain.remove_member(id, actor(&caller), target).await?;
     app.groups.forget(id);
@@ -246,7 +246,7 @@ async fn remove(
 }
 
 async fn set_role(app: App, caller: Caller, id: &str, handle: &str, role: Role) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let (id, target) = (parse(id)?, app.handles.named(handle).await?);
     app.domain.set_role(id, actor(&caller), target, role).await?;
     let message = if role == Role::Admin { "promoted" } else { "demoted" };
@@ -270,7 +270,7 @@ async fn demote(
 }
 
 async fn leave(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let id = parse(&id)?;
     let heir = app.domain.leave_group(id, actor(&caller)).await?;
     app.groups.forget(id);
@@ -294,7 +294,7 @@ fn invite(id: &str) -> Result<InviteId, ApiError> {
 }
 
 async fn accept(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     let invite = invite(&id)?;
     to_the_end(async move {
         let view = app.domain.accept_invite(actor(&caller), invite).await?;
@@ -305,7 +305,7 @@ async fn accept(State(app): State<App>, caller: Caller, Segment(id): Segment) ->
 }
 
 async fn reject(State(app): State<App>, caller: Caller, Segment(id): Segment) -> Result<Json<Value>, ApiError> {
-    app.gates.group_change(caller.id())?;
+    app.gates.group_change(caller.id()).await?;
     app.domain.reject_invite(actor(&caller), invite(&id)?).await?;
     Ok(Json(json!({"ok": true, "message": "rejected"})))
 }

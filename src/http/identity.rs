@@ -88,7 +88,7 @@ fn registration(body: &[u8], reserved: &[String]) -> Result<Registration, ApiErr
 
 async fn register(State(app): State<App>, ClientIp(ip): ClientIp, body: Bytes) -> Result<Json<Value>, ApiError> {
     let registration = registration(&body, &app.identity.rules().reserved)?;
-    app.gates.register(ip)?;
+    app.gates.register(ip).await?;
     let pending_id = app.identity.register(registration).await?;
     Ok(Json(json!({"pending_id": pending_id, "message": "a verification code was mailed to this address"})))
 }
@@ -99,7 +99,7 @@ async fn verify_registration(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let (pending_id, code) = verification(&body)?;
-    app.gates.verify(Verify::Register, ip)?;
+    app.gates.verify(Verify::Register, ip).await?;
     let (row, api_key) = app.identity.verify_registration(&pending_id, &code).await?;
     let created = json!({"agent": registered_value(&row, &app.urls), "api_key": api_key});
     Ok((StatusCode::CREATED, Json(created)).into_response())
@@ -110,7 +110,7 @@ async fn recover(State(app): State<App>, ClientIp(ip): ClientIp, body: Bytes) ->
     let email = email_field(&mut fields);
     let handle = fields.text("handle").map(|handle| handles::normalise(&handle)).filter(|handle| !handle.is_empty());
     fields.finish()?;
-    app.gates.recover(ip)?;
+    app.gates.recover(ip).await?;
     let pending_id = app.identity.recover(&email, handle.as_deref()).await?;
     let message = "if the address backs such an agent, a verification code was mailed to it";
     Ok(Json(json!({"pending_id": pending_id, "message": message})))
@@ -118,13 +118,13 @@ async fn recover(State(app): State<App>, ClientIp(ip): ClientIp, body: Bytes) ->
 
 async fn verify_recovery(State(app): State<App>, ClientIp(ip): ClientIp, body: Bytes) -> Result<Json<Value>, ApiError> {
     let (pending_id, code) = verification(&body)?;
-    app.gates.verify(Verify::Recover, ip)?;
+    app.gates.verify(Verify::Recover, ip).await?;
     let (handle, api_key) = app.identity.verify_recovery(&pending_id, &code).await?;
     Ok(Json(json!({"handle": handle, "api_key": api_key})))
 }
 
 async fn rotate(State(app): State<App>, caller: Caller, Segment(handle): Segment) -> Result<Json<Value>, ApiError> {
-    app.gates.rotate(caller.id())?;
+    app.gates.rotate(caller.id()).await?;
     caller.must_be(&handle)?;
     let pending_id = app.identity.start_rotation(&caller.account).await?;
     Ok(Json(json!({"pending_id": pending_id, "message": "a verification code was mailed to the address on file"})))
@@ -137,7 +137,7 @@ async fn verify_rotation(
     Segment(handle): Segment,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    app.gates.verify(Verify::Rotate, ip)?;
+    app.gates.verify(Verify::Rotate, ip).await?;
     let (pending_id, code) = verification(&body)?;
     caller.must_be(&handle)?;
     let (handle, api_key) = app.identity.verify_rotation(&caller.account, &pending_id, &code).await?;
@@ -154,7 +154,7 @@ async fn profile(
     ClientIp(ip): ClientIp,
     Segment(handle): Segment,
 ) -> Result<Json<Value>, ApiError> {
-    app.gates.profile(ip)?;
+    app.gates.profile(ip).await?;
     Ok(Json(profile_value(&live_account(&app, &handle).await?, &app.urls)))
 }
 
@@ -318,7 +318,8 @@ mod tests {
             std::fs::create_dir_all(&config.data_dir).unwrap();
             let mailer = Mailer::outbox(outbox.path().join("mail"), &config.mail_from).unwrap();
             let metrics = PrometheusBuilder::new().build_recorder().handle();
-            let parts = Parts { domain, membership: None, embedded: None, intake, mailer, metrics };
+            let (membership, embedded, shared) = (None, None, Default::default());
+            let parts = Parts { domain, membership, embedded, shared, intake, mailer, metrics };
             let app = App::new(config, parts, tokio::sync::watch::channel(false).1).unwrap();
             Self { app, outbox }
         }

@@ -2,6 +2,10 @@
 //!
 //! P1  Only agents in the caller's book are shown, and the caller itself; a block in either direction hides. In a batch
 //!     everybody else looks offline, so that nothing can be told from it.
+//! P2  A batch takes what snapshots there are and asks the entities for the rest, and for the caller's own. Scope is never
+//!     taken from a snapshot: book and blocks of both sides are read from the store, as of now.
+
+use std::collections::HashMap;
 
 use actors::api::{Presence, Refusal};
 use axum::body::Bytes;
@@ -68,6 +72,19 @@ impl Scope {
         (!self.blocks.iter().any(|block| block.agent == agent)).then_some(agent)
     }
 
+    /// What snapshots say of those whom the caller may see; a block by one of them hides it (P2).
+    async fn snapshots(&self, app: &App, handles: &[String]) -> Result<HashMap<AgentId, Presence>, ApiError> {
+        let known = handles.iter().filter_map(|handle| self.agent(handle)).filter(|agent| *agent != self.own.0);
+        let known: Vec<(AgentId, u64)> = known.map(|agent| (agent, app.domain.tenure(agent))).collect();
+        let mut seen = app.shared.seen(&known).await;
+        let agents: Vec<AgentId> = seen.keys().copied().collect();
+        let blocking = app.store().blocking(&agents, &self.own.1).await?;
+        for (agent, _) in agents.into_iter().zip(blocking).filter(|(_, blocks)| *blocks) {
+            seen.insert(agent, Presence::default());
+        }
+        Ok(seen)
+    }
+
     async fn presence(&self, app: &App, handle: &str) -> Result<Option<Presence>, ApiError> {
         let Some(agent) = self.agent(handle) else { return Ok(None) };
         match app.domain.presence(agent, self.own.0).await {
@@ -98,9 +115,13 @@ async fn batch(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Js
         }
     }
     let scope = Scope::read(&app, &caller).await?;
+    let seen = scope.snapshots(&app, &handles).await?;
     let found: Vec<(String, Value)> = stream::iter(handles)
         .map(|handle| async {
-            let presence = scope.presence(&app, &handle).await?.unwrap_or_default();
+            let presence = match scope.agent(&handle).and_then(|agent| seen.get(&agent)) {
+                Some(presence) => presence.clone(),
+                None => scope.presence(&app, &handle).await?.unwrap_or_default(),
+            };
             let value = presence_value(&handle, &presence);
             Ok::<_, ApiError>((handle, value))
         })

@@ -47,7 +47,7 @@ fn events(fields: &mut Fields) -> Vec<HookKind> {
 }
 
 async fn create(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
-    app.gates.webhook(caller.id())?;
+    app.gates.webhook(caller.id()).await?;
     let mut fields = Fields::parse(&body)?;
     let url = fields.required("url");
     let judged = guard::check_url(&url, app.config.webhooks_allow_private);

@@ -1,10 +1,11 @@
 //! One-time codes at rest: made, checked, counted.
 //!
 //! C1  Neither a code nor a key is ever stored or logged; rows carry SHA-256 over id and code.
-//! C2  A pending admits [`ATTEMPTS_MAX`] wrong codes. Each one is durable before it is answered, and checks of one
-//!     pending take turns, so parallel guesses cost as much as guesses in a row.
+//! C2  A pending admits [`ATTEMPTS_MAX`] wrong codes. Each one is durable before it is answered, and is counted from the
+//!     row as it was read or not at all, so parallel guesses cost as much as guesses in a row, on one node or on many.
 //! C3  Unknown, timed out, used up and of another kind are one and the same answer.
-//! C4  A row is written or removed by whoever has its turn, so what has ended does not come back.
+//! C4  A row is changed only from what it was, and on one node by whoever has its turn, so what has ended does not come
+//!     back.
 //! C5  A decoy behaves like a pending whose code nobody knows.
 
 use std::collections::VecDeque;
@@ -29,6 +30,8 @@ pub(super) const ATTEMPTS_MAX: u8 = 5;
 pub(super) const LIFETIME_MS: u64 = 10 * 60 * 1_000;
 /// Checks that can run side by side; of one pending it is one at a time.
 const TURNS: usize = 64;
+/// Times that a row is read again because another node has changed it: each time it has one attempt less.
+const RACES_MAX: u8 = ATTEMPTS_MAX + 1;
 /// Started pendings whose rows are still to be removed once they time out.
 const STARTED_MAX: usize = 100_000;
 /// Rows removed per new start: more than one, so that the rest of a burst goes as well.
@@ -106,9 +109,14 @@ impl Codes {
     /// Gives a decoy a code and a purpose. Guesses made meanwhile stay counted. `false`: it is gone.
     pub(super) async fn arm(&self, id: &str, purpose: PendingPurpose, code: &str) -> Result<bool, StoreError> {
         let _turn = self.turn(id).await;
-        let Some(row) = self.store.pending(id).await? else { return Ok(false) };
-        self.store.put_pending(PendingRow { purpose, code_hash: hash(id, code), ..row }).await?;
-        Ok(true)
+        for _ in 0..RACES_MAX {
+            let Some(row) = self.store.pending(id).await? else { return Ok(false) };
+            let armed = PendingRow { purpose: purpose.clone(), code_hash: hash(id, code), ..row.clone() };
+            if self.store.replace_pending(&row, armed).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The pending, if `code` is its code. Nobody else judges it before the turn is dropped.
@@ -123,16 +131,20 @@ impl Codes {
             return Err(ApiError::Expired);
         }
         let turn = self.turn(id).await;
-        let row = self.store.pending(id).await?.filter(|row| wanted(&row.purpose));
-        let mut row = row.filter(|row| now < row.expires_at && row.attempts < ATTEMPTS_MAX).ok_or(ApiError::Expired)?;
-        let decoy = matches!(row.purpose, PendingPurpose::Recover { decoy: true, .. });
-        if bool::from(row.code_hash.ct_eq(&hash(id, code))) && !decoy {
-            return Ok((row, turn));
+        for _ in 0..RACES_MAX {
+            let row = self.store.pending(id).await?.filter(|row| wanted(&row.purpose));
+            let row = row.filter(|row| now < row.expires_at && row.attempts < ATTEMPTS_MAX).ok_or(ApiError::Expired)?;
+            let decoy = matches!(row.purpose, PendingPurpose::Recover { decoy: true, .. });
+            if bool::from(row.code_hash.ct_eq(&hash(id, code))) && !decoy {
+                return Ok((row, turn));
+            }
+            let counted = PendingRow { attempts: row.attempts + 1, ..row.clone() };
+            // A failure here answers as a failure would after the right code: the guess learns nothing for free.
+            if self.store.replace_pending(&row, counted).await? {
+                return Err(ApiError::InvalidCode);
+            }
         }
-        row.attempts += 1;
-        // A failure here answers as a failure would after the right code: the guess learns nothing for free.
-        self.store.put_pending(row).await?;
-        Err(ApiError::InvalidCode)
+        Err(ApiError::Expired)
     }
 
     /// Ends a pending that nobody should use any more. Waits for its turn, as whoever has it may write the row again.

@@ -2,13 +2,15 @@
 //!
 //! I1  A code is mailed only after its pending is durable; a pending is consumed in the step that uses it, so neither a
 //!     crash nor a store fault makes a code work twice.
-//! I2  One live pending per (email, purpose, handle): a start ends the one before it. The map that knows which one that
-//!     is lives in memory, so a code mailed before a restart may work beside a newer one until its ten minutes are over.
+//! I2  One live pending per (email, purpose, handle): a start ends the one before it. Which one that is, is known to
+//!     Redis, or else in memory ([`across`]): there a code mailed before a restart, or by another node, may work beside a
+//!     newer one until its ten minutes are over.
 //! I3  Handle and email budget are judged again by the store in the step that creates the agent; the checks at the
 //!     start only spare a mail.
 //! I4  Recovery answers alike whether or not anything matched ([`recovery`]).
 //! I5  What changes state runs to its end, also when the client goes away half way.
 
+mod across;
 mod codes;
 pub mod email;
 pub mod handles;
@@ -28,12 +30,13 @@ use schema::store::{CreateAgentError, EmailBudget, Store};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use self::codes::{Codes, LIFETIME_MS, Turn};
+use self::across::Across;
+use self::codes::{Codes, Turn};
 pub use self::codes::{new_api_key as fresh_api_key, well_shaped as code_is_well_shaped};
-use self::recent::{Recent, Spacing};
 use self::recovery::Job;
 use crate::clock::Clock;
 use crate::mail::Mailer;
+use crate::shared::Shared;
 use crate::wire::error::ApiError;
 
 /// Rules in force.
@@ -70,18 +73,22 @@ enum Purpose {
     RotateKey,
 }
 
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Recover => "recover",
+            Self::RotateKey => "rotate-key",
+        }
+    }
+}
+
 /// What at most one live pending exists for (I2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Slot {
     email: String,
     purpose: Purpose,
     handle: Option<String>,
-}
-
-impl Slot {
-    fn spaced_by(&self) -> (String, Purpose) {
-        (self.email.clone(), self.purpose)
-    }
 }
 
 /// The door to all of it.
@@ -97,8 +104,7 @@ struct Desk {
     clock: Clock,
     rules: Rules,
     codes: Codes,
-    spacing: Spacing<(String, Purpose)>,
-    latest: Recent<Slot, String>,
+    across: Across,
 }
 
 /// 16 characters that nobody has drawn before.
@@ -108,11 +114,10 @@ pub fn fresh_key() -> Key {
 
 impl Identity {
     /// Starts the background jobs on the current runtime; they end when this is dropped.
-    pub fn new(domain: Domain, mailer: Mailer, clock: Clock, rules: Rules) -> Self {
+    pub fn new(domain: Domain, mailer: Mailer, clock: Clock, rules: Rules, shared: Shared) -> Self {
         let desk = Arc::new(Desk {
             codes: Codes::new(Arc::clone(domain.store())),
-            spacing: Spacing::new(rules.otp_cooldown_ms, rules.otp_per_hour),
-            latest: Recent::new(LIFETIME_MS),
+            across: Across::new(&rules, shared),
             domain,
             mailer,
             clock,
@@ -185,12 +190,12 @@ impl Identity {
         let now = desk.clock.now();
         self.tidy(now);
         to_the_end(async move {
-            let spaced = desk.spacing.take(now, slot.spaced_by());
-            spaced.map_err(|retry_after_ms| ApiError::OtpCooldown { retry_after_ms })?;
+            let counted = desk.across.take(now, &slot).await;
+            let counted = counted.map_err(|retry_after_ms| ApiError::OtpCooldown { retry_after_ms })?;
             let mailed = desk.mail_code(now, &slot, purpose).await;
             match &mailed {
-                Ok(id) => desk.replace_latest(now, slot, id.clone()).await,
-                Err(_) => desk.spacing.give_back(now, slot.spaced_by()),
+                Ok(id) => desk.replace_latest(now, slot, id).await,
+                Err(_) => desk.across.give_back(&slot, counted).await,
             }
             mailed
         })
@@ -246,8 +251,8 @@ impl Desk {
     }
 
     /// Makes `id` the one live pending of its slot (I2).
-    async fn replace_latest(&self, now: Timestamp, slot: Slot, id: String) {
-        if let Some(before) = self.latest.put(now, slot, id) {
+    async fn replace_latest(&self, now: Timestamp, slot: Slot, id: &str) {
+        for before in self.across.replace_latest(now, slot, id).await {
             self.end(&before).await;
         }
     }

@@ -13,7 +13,7 @@ use schema::rows::Timestamp;
 /// Entries of one generation; two are kept.
 const GENERATION_MAX: usize = 50_000;
 /// The window of `per_hour`.
-const HOUR_MS: u64 = 60 * 60 * 1_000;
+pub(super) const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 /// A map of recent things (R1).
 #[derive(Debug)]

@@ -63,18 +63,18 @@ impl Identity {
         self.tidy(now);
         let slot = Slot { email: email.to_owned(), purpose: Purpose::Recover, handle: handle.map(str::to_owned) };
         to_the_end(async move {
-            let may_mail = desk.spacing.take(now, slot.spaced_by()).is_ok();
+            let counted = desk.across.take(now, &slot).await.ok();
             let decoy = PendingPurpose::Recover { agent: None, decoy: true };
             let stored = desk.codes.put(now, &slot.email, decoy, None).await;
-            match &stored {
-                Ok(id) if may_mail => {
-                    desk.replace_latest(now, slot.clone(), id.clone()).await;
+            match (&stored, counted) {
+                (Ok(id), Some(_)) => {
+                    desk.replace_latest(now, slot.clone(), id).await;
                     if jobs.try_send(Job::Recover { pending_id: id.clone(), slot }).is_err() {
                         warn!("too many recoveries wait: one goes without its mail");
                     }
                 }
-                Err(_) if may_mail => desk.spacing.give_back(now, slot.spaced_by()),
-                Ok(_) | Err(_) => {}
+                (Err(_), Some(counted)) => desk.across.give_back(&slot, counted).await,
+                (_, None) => {}
             }
             Ok(stored?)
         })

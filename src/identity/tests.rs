@@ -43,7 +43,7 @@ impl Rig {
         let outbox = tempfile::tempdir().unwrap();
         let mailer = Mailer::outbox(outbox.path().to_owned(), "agentchat@localhost").unwrap();
         let clock = Clock::default();
-        let identity = Identity::new(domain.clone(), mailer, clock.clone(), rules);
+        let identity = Identity::new(domain.clone(), mailer, clock.clone(), rules, Shared::default());
         Self { store, domain, clock, identity, outbox }
     }
 
@@ -142,6 +142,38 @@ async fn parallel_guesses_share_one_budget() {
     let invalid = answers.iter().filter(|answer| **answer == Err(ApiError::InvalidCode)).count();
     let expired = answers.iter().filter(|answer| **answer == Err(ApiError::Expired)).count();
     assert_eq!((invalid, expired), (5, 35));
+}
+
+/// Lets everything go on that can go on, and then the writes that were held.
+async fn release_at_last(store: &MemoryStore) {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    store.hold_writes(false);
+}
+
+/// Two nodes over one store know nothing of each other's turns: both read a row before either changes it.
+#[tokio::test]
+async fn guesses_on_two_nodes_share_one_budget() {
+    let rig = Rig::new(contract()).await;
+    let mailer = Mailer::outbox(rig.outbox.path().to_owned(), "agentchat@localhost").unwrap();
+    let other = Identity::new(rig.domain.clone(), mailer, rig.clock.clone(), contract(), Shared::default());
+    let id = rig.start("a@example.com", "alice").await.unwrap();
+    let code = rig.code("a@example.com", 0).await;
+    for counted in [2, 4] {
+        rig.store.hold_writes(true);
+        let here = rig.identity.verify_registration(&id, wrong(&code));
+        let there = other.verify_registration(&id, wrong(&code));
+        let (one, two, ()) = tokio::join!(here, there, release_at_last(&rig.store));
+        assert_eq!((one, two), (Err(ApiError::InvalidCode), Err(ApiError::InvalidCode)));
+        assert_eq!(rig.store.pending(&id).await.unwrap().map(|row| row.attempts), Some(counted), "C2");
+    }
+    // What one node has used does not come back by what the other one counts.
+    rig.store.hold_writes(true);
+    let (right, wrong) = (rig.identity.verify_registration(&id, &code), other.verify_registration(&id, wrong(&code)));
+    let (used, guessed, ()) = tokio::join!(right, wrong, release_at_last(&rig.store));
+    assert_eq!((used.is_ok(), guessed), (true, Err(ApiError::Expired)));
+    assert_eq!(rig.store.pending(&id).await, Ok(None), "C4");
 }
 
 #[tokio::test]

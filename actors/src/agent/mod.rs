@@ -106,6 +106,8 @@ pub struct Agent {
     replies: Option<Box<Replies>>,
     /// Invitations set aside while somebody is being added.
     invites_aside: u32,
+    /// When its presence was last shown to whoever keeps copies.
+    shown_at: Timestamp,
 }
 
 impl Agent {
@@ -132,6 +134,7 @@ impl Agent {
             notices: None,
             replies: None,
             invites_aside: 0,
+            shown_at: Timestamp(0),
         }
     }
 

@@ -3,15 +3,16 @@
 //! P1  The first socket and the last one end what was said by hand; without a socket it fades after five minutes.
 //! P2  Those who have this agent in their book are told of every change, once, and of nothing that is no change.
 //! P3  A block in either direction hides it.
+//! P4  Whoever keeps copies is shown every change, and again what did not change when a copy ends that somebody wants.
 
 use schema::ids::AgentId;
 use schema::rows::{PresenceStatus, Timestamp};
 
 use super::{After, Agent};
 use crate::agent::events::AgentEvent;
-use crate::api::{Notice, Presence, Refusal, ToSession};
+use crate::api::{Notice, Presence, Refusal, Snapshot, ToSession};
 use crate::effects::{Effects, Event, Port, Read, Reply};
-use crate::limits::{PRESENCE_FADES_MS, WATCHERS_PAGE};
+use crate::limits::{PRESENCE_FADES_MS, SHOWN_AGAIN_MS, SNAPSHOT_MS, WATCHERS_PAGE};
 
 impl Agent {
     /// As others see it now.
@@ -54,9 +55,21 @@ impl Agent {
         self.tell_watchers(now, &before, fx);
     }
 
-    pub(super) fn show_presence(&self, now: Timestamp, port: Port, viewer: AgentId, fx: &mut Effects) {
+    pub(super) fn show_presence(&mut self, now: Timestamp, port: Port, viewer: AgentId, fx: &mut Effects) {
+        if now.ms_since(self.shown_at) >= SHOWN_AGAIN_MS {
+            self.show_copies(now, fx);
+        }
         let hidden = self.blocks.contains_key(&viewer);
         fx.answer(port, if hidden { Err(Refusal::NoRelation) } else { Ok(Reply::Presence(self.presence(now))) });
+    }
+
+    /// How it is seen, until what was said by hand fades (P4).
+    pub(super) fn show_copies(&mut self, now: Timestamp, fx: &mut Effects) {
+        self.shown_at = now;
+        let fades_at = self.state.as_ref().filter(|_| self.sessions.is_empty() && self.is_said());
+        let fades_at = fades_at.map(|state| state.presence.refreshed_at.plus_ms(PRESENCE_FADES_MS));
+        let holds_ms = fades_at.map_or(SNAPSHOT_MS, |at| at.ms_since(now).min(SNAPSHOT_MS));
+        fx.snapshot = Some(Snapshot { agent: self.row.id, presence: self.presence(now), holds_ms });
     }
 
     /// The first socket came (P1).
@@ -91,7 +104,8 @@ impl Agent {
     }
 
     /// Starts to tell everybody who has this agent in its book, if there is anything to tell (P2).
-    fn tell_watchers(&self, now: Timestamp, before: &Presence, fx: &mut Effects) {
+    fn tell_watchers(&mut self, now: Timestamp, before: &Presence, fx: &mut Effects) {
+        self.show_copies(now, fx);
         let after = self.presence(now);
         if (before.status, &before.message) != (after.status, &after.message) {
             fx.reads.push(Read::Watchers(self.row.id, None));

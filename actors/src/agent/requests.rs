@@ -27,7 +27,7 @@ impl Agent {
             AgentRequest::Send(target, draft) => self.send(now, OutgoingSend::new(port, target, *draft, now), fx),
             AgentRequest::UpdateProfile(patch) => self.update_profile(now, port, *patch),
             AgentRequest::ReplaceKey(key) => self.replace_key(now, port, key),
-            AgentRequest::Delete => self.delete(now, port),
+            AgentRequest::Delete => self.delete(now, port, fx),
             AgentRequest::PutContact { target, handle, notes } => self.put_contact(now, port, target, handle, notes),
             AgentRequest::Annotate(handle, notes) => self.annotate(port, &handle, notes, fx),
             AgentRequest::RemoveContact(handle) => self.remove_contact(port, &handle, fx),
@@ -180,11 +180,12 @@ impl Agent {
         self.writer.then(After::CloseAll(CloseReason::KeyRevoked));
     }
 
-    fn delete(&mut self, now: Timestamp, port: Port) {
+    fn delete(&mut self, now: Timestamp, port: Port, fx: &mut Effects) {
         let row = Arc::make_mut(&mut self.row);
         (row.status, row.updated_at) = (AgentStatus::Deleted, now);
         if self.state.take().is_some() {
             self.save_state(); // webhooks, mutes and presence go with the account
+            self.show_copies(now, fx);
         }
         self.save_account(port);
         self.writer.then(After::CloseAll(CloseReason::KeyRevoked));

@@ -11,10 +11,13 @@ use schema::rows::{
 
 use super::Agent;
 use super::events::{AgentEvent, AgentRequest, Signal};
-use crate::api::{AckMode, Presence, Refusal, ReplyCommand, ReplyState, SessionId, ToSession};
+use crate::api::{AckMode, Presence, Refusal, ReplyCommand, ReplyState, SessionId, Snapshot, ToSession};
 use crate::conversation::events::Delivery;
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
-use crate::limits::{CLAIM_MS, INVITE_WINDOW_MS, Limits, PRESENCE_FADES_MS, RESTRICT_WINDOW_MS, SIGNAL_WINDOW_MS};
+use crate::limits::{
+    CLAIM_MS, INVITE_WINDOW_MS, Limits, PRESENCE_FADES_MS, RESTRICT_WINDOW_MS, SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS,
+    SNAPSHOT_MS,
+};
 
 const KEY: KeyHash = KeyHash([1; 32]);
 const NOW: u64 = 10 * SIGNAL_WINDOW_MS;
@@ -31,6 +34,7 @@ struct Rig {
     pushes: Vec<ToSession>,
     reads: Vec<Read>,
     hooks: usize,
+    snapshots: Vec<Snapshot>,
 }
 
 impl Rig {
@@ -40,7 +44,8 @@ impl Rig {
         let loaded = LoadedAgent { contacts: vec![bob], ..LoadedAgent::bare(row) };
         let limits = Limits { invites_per_day: Some(2), ..Limits::default() };
         let agent = Agent::activate(loaded, limits.into());
-        Self { agent, now: NOW, tells: Vec::new(), pushes: Vec::new(), reads: Vec::new(), hooks: 0 }
+        let (tells, pushes, reads, snapshots) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { agent, now: NOW, tells, pushes, reads, hooks: 0, snapshots }
     }
 
     fn on(&mut self, event: AgentEvent) -> Vec<Result<Reply, Refusal>> {
@@ -55,6 +60,7 @@ impl Rig {
             self.pushes.extend(fx.pushes.into_iter().map(|(_, frame)| frame));
             self.reads.extend(fx.reads);
             self.hooks += fx.hooks.len();
+            self.snapshots.extend(fx.snapshot);
             replies.extend(fx.replies.into_iter().map(|(_, reply)| reply));
         }
         replies
@@ -108,6 +114,41 @@ fn what_was_said_fades_without_a_socket_and_holds_with_one() {
     assert_eq!(rig.presence().0, PresenceStatus::Busy, "neither the first nor the last socket");
     rig.on(AgentEvent::Detach(SessionId { node: NodeId::default(), number: 2 }));
     assert_eq!(rig.presence(), (PresenceStatus::Offline, None));
+}
+
+#[test]
+fn copies_are_shown_every_change_and_hold_no_longer_than_it() {
+    let mut rig = Rig::new();
+    let shown = |rig: &mut Rig| {
+        let snapshots = std::mem::take(&mut rig.snapshots);
+        snapshots.into_iter().map(|one| (one.presence.status, one.holds_ms)).collect::<Vec<_>>()
+    };
+    let say = AgentRequest::SetPresence(PresenceStatus::Busy, None);
+    assert!(rig.ask(say).is_ok());
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Busy, SNAPSHOT_MS)]);
+    rig.now += SHOWN_AGAIN_MS - 1;
+    rig.presence();
+    assert_eq!(shown(&mut rig), [], "the last copy still holds");
+    rig.now += 1;
+    rig.presence();
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Busy, SNAPSHOT_MS)]);
+    rig.now += PRESENCE_FADES_MS - SHOWN_AGAIN_MS - 5;
+    rig.presence();
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Busy, 5)], "it fades then");
+    rig.now += 5;
+    rig.on(AgentEvent::Wake);
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Offline, SNAPSHOT_MS)]);
+    rig.attach(1);
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Online, SNAPSHOT_MS)]);
+    rig.attach(2);
+    assert_eq!(shown(&mut rig), [], "nothing changed");
+    let gone = |number| AgentEvent::Detach(SessionId { node: NodeId::default(), number });
+    rig.on(gone(1));
+    rig.on(gone(2));
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Offline, SNAPSHOT_MS)]);
+    assert!(rig.ask(AgentRequest::Delete).is_ok());
+    assert_eq!(shown(&mut rig), [(PresenceStatus::Offline, SNAPSHOT_MS)], "and when it was last here goes as well");
+    assert_eq!(rig.agent.presence(Timestamp(rig.now)), Presence::default());
 }
 
 #[test]

@@ -74,6 +74,12 @@ impl Domain {
         expect_reply!(reply, Reply::Presence(presence) => presence)
     }
 
+    /// Under which epoch the shard of an agent is owned, as this node knows it; 0: by a node that is alone, or by nobody.
+    pub fn tenure(&self, agent: AgentId) -> u64 {
+        let shard = self.node.region.shard_of(agent.0.as_bytes());
+        self.node.region.hosted(shard).map_or_else(|| self.node.routes.get(shard).epoch, |(epoch, _)| epoch)
+    }
+
     /// Reports an agent, which blocks it as well.
     pub async fn report(&self, agent: AgentId, target: AgentId, reason: Option<String>) -> Result<(), Refusal> {
         let row = self.live_target(agent, target).await?;

@@ -28,7 +28,7 @@ use schema::store::Store;
 use self::ports::{Answer, Open, Ports};
 use self::sessions::{Known, Sessions};
 use self::wire::Wire;
-use crate::api::{Hook, Refusal, SessionId, ToSession};
+use crate::api::{Hook, Refusal, SessionId, Snapshot, ToSession};
 use crate::effects::{Event, Port, Reply};
 use crate::limits::Limits;
 use crate::metrics::{ANSWERS_WITHOUT_WAY, EVENTS_WITHOUT_SHARD, Meters};
@@ -67,10 +67,13 @@ pub struct Node {
     pub(crate) peers: OnceLock<Arc<dyn Peers<Wire>>>,
 }
 
-/// Calls webhooks; lives in the gateway, which knows JSON and HTTP.
+/// Calls webhooks and shows presences; lives in the gateway, which knows JSON, HTTP and who keeps copies.
 pub trait Hooks: Send + Sync + 'static {
     /// Takes a notice for delivery. Never blocks.
     fn call(&self, hook: Hook);
+
+    /// Takes how an agent is seen, as the owner of its shard under `epoch`. Never blocks.
+    fn show(&self, _epoch: u64, _snapshot: Snapshot) {}
 }
 
 /// Calls nobody.
@@ -165,6 +168,17 @@ impl Node {
         }
     }
 
+    /// Returns a request that reached no owner (X2). Nobody is told of anything else: what matters is asked for again.
+    pub fn give_back(&self, event: Box<Event>) {
+        match event.port() {
+            Some(port) if port.node == self.id => self.ports.answer(port.number, Answer::Returned(event)),
+            Some(port) => {
+                let _ = self.send(port.node, Wire::Returned(event)); // without a way its requester learns that by itself
+            }
+            None => metrics::counter!(EVENTS_WITHOUT_SHARD).increment(1),
+        }
+    }
+
     /// Answers a request, of whatever node.
     pub fn answer(&self, port: Port, reply: Result<Reply, Refusal>) {
         if port.node == self.id {
@@ -203,7 +217,7 @@ impl Node {
 }
 
 impl Receiver<Wire> for Node {
-    fn receive(&self, from: NodeId, message: Wire) {
+    fn receive(&self, _: NodeId, message: Wire) {
         match message {
             Wire::Event { epoch, event } => {
                 let (shard, request) = (self.region.shard_of(event.to().key()), event.port().is_some());
@@ -216,12 +230,7 @@ impl Receiver<Wire> for Node {
                     }
                     _ => event,
                 };
-                // X1: nobody is told of anything but a request; whatever else matters is asked for again.
-                if request {
-                    let _ = self.send(from, Wire::Returned(back));
-                } else {
-                    metrics::counter!(EVENTS_WITHOUT_SHARD).increment(1);
-                }
+                self.give_back(back); // X1
             }
             Wire::Returned(event) => {
                 if let Some(port) = event.port() {

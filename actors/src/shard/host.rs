@@ -4,7 +4,7 @@
 //! N2  A panic in a step ends this shard only; the supervisor starts it again, and entities reload what is durable.
 //! N3  A shard that is started again reads nothing before every batch of the one that failed is settled, or an old batch
 //!     could overwrite what the new one assigned. In a cluster its next owner settles them under a new epoch.
-//! N4  A shard does nothing once its epoch or its node's lease has ended.
+//! N4  A shard does nothing once its epoch or its node's lease has ended: requests that wait for it are given back.
 //! N5  A shard that leaves goes on until nothing is under way in it, but takes no new requests.
 
 use std::sync::Arc;
@@ -101,11 +101,24 @@ pub struct HostState {
     timer_at: Option<Timestamp>,
     leaving: bool,
     counts: Arc<Counts>,
+    ended: bool,
 }
 
 impl HostState {
     fn id(&self) -> ShardId {
         ShardId(self.fence.shard)
+    }
+
+    /// Nothing new comes in, what waits goes back, and then the shard ends; its member sees whether it has to come back.
+    fn end(&mut self, myself: &ActorRef<ToHost>) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.node.region.remove(self.id(), self.fence.epoch);
+            self.node.routes.touch();
+            let _ = myself.drain(); // it may be draining already
+            if let Some(failures) = &self.node.failures {
+                failures.wake();
+            }
+        }
     }
 }
 
@@ -129,7 +142,7 @@ impl Actor for ShardHost {
         node.region.install(id, fence.epoch, Arc::new(ShardMailbox(myself, Arc::clone(&counts))));
         node.routes.touch();
         let shard = Shard::new(node.limits, fence);
-        Ok(HostState { fence, node, shard, timer_at: None, leaving: false, counts })
+        Ok(HostState { fence, node, shard, timer_at: None, leaving: false, counts, ended: false })
     }
 
     async fn handle(
@@ -139,9 +152,9 @@ impl Actor for ShardHost {
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
         if !state.node.held.holds(state.fence) {
-            myself.stop(None); // N4
-            if let Some(failures) = &state.node.failures {
-                failures.wake();
+            state.end(&myself); // N4
+            if let ToHost::Posted(ShardEvent::Entity(event)) = message {
+                state.node.give_back(Box::new(event));
             }
             return Ok(());
         }
@@ -209,6 +222,9 @@ fn carry_out(myself: &ActorRef<ToHost>, state: &HostState, out: Outbox) {
     }
     for hook in out.hooks {
         node.hooks.call(hook);
+    }
+    for snapshot in out.snapshots {
+        node.hooks.show(state.fence.epoch, snapshot);
     }
     for event in out.tells {
         node.tell(event);

@@ -17,7 +17,7 @@ use schema::store::{Batch, Fence};
 
 use crate::agent::Agent;
 use crate::agent::events::{AgentEvent, AgentRequest};
-use crate::api::{Hook, Refusal, SessionId, ToSession};
+use crate::api::{Hook, Refusal, SessionId, Snapshot, ToSession};
 use crate::conversation::Conversation;
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, EntityId, Event, Found, Port, Read, Reply, Stored};
@@ -38,6 +38,8 @@ pub struct Outbox {
     pub pushes: Vec<(SessionId, ToSession)>,
     /// Calls of webhooks.
     pub hooks: Vec<Hook>,
+    /// How agents are seen from now on.
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// What happens to a shard.
@@ -301,6 +303,7 @@ impl Shard {
         out.replies.extend(fx.replies);
         out.pushes.extend(fx.pushes);
         out.hooks.extend(fx.hooks);
+        out.snapshots.extend(fx.snapshot);
         if let Some(at) = fx.wake_at {
             self.wake_at(id, at, false);
         }

@@ -38,7 +38,7 @@ pub enum Command {
     Start(Fence, oneshot::Sender<()>),
     /// Let a shard come to rest and stop; answered when it has.
     Leave(ShardId, oneshot::Sender<()>),
-    /// Stop all shards at once: they are not held any more.
+    /// End all shards: they are not held any more.
     Abandon,
 }
 
@@ -76,12 +76,16 @@ impl Actor for Supervisor {
                 let _ = done.send(()); // whoever asked may have given up
             }
             Command::Leave(shard, done) => {
-                let child = children.shards.values().find(|(fence, _)| fence.shard == shard.0);
-                if let Some((_, child)) = child {
-                    tokio::spawn(leave(child.clone(), done));
+                // One of an earlier epoch may still be on its way out.
+                let of_shard = children.shards.values().filter(|(fence, _)| fence.shard == shard.0);
+                let child = of_shard.max_by_key(|(fence, _)| fence.epoch);
+                if let Some((fence, child)) = child {
+                    tokio::spawn(leave(Arc::clone(&children.node), *fence, child.clone(), done));
                 }
             }
-            Command::Abandon => children.shards.values().for_each(|(_, child)| child.kill()),
+            Command::Abandon => children.shards.values().for_each(|(_, child)| {
+                let _ = child.cast(ToHost::Leave); // N4; it may have stopped by itself
+            }),
         }
         Ok(())
     }
@@ -102,7 +106,6 @@ impl Actor for Supervisor {
             }
             SupervisionEvent::ActorTerminated(child, ..) => {
                 if let Some((fence, _)) = children.shards.remove(&child.get_id()) {
-                    // Also after a kill, which runs nothing of the shard itself.
                     children.node.region.remove(ShardId(fence.shard), fence.epoch);
                 }
             }
@@ -112,11 +115,10 @@ impl Actor for Supervisor {
     }
 }
 
-async fn leave(child: ActorRef<ToHost>, done: oneshot::Sender<()>) {
+async fn leave(node: Arc<Node>, fence: Fence, child: ActorRef<ToHost>, done: oneshot::Sender<()>) {
     let _ = child.cast(ToHost::Leave); // it may have stopped by itself
-    if child.wait(Some(LEAVE_PATIENCE)).await.is_err() {
-        child.kill();
-    }
+    let _ = child.wait(Some(LEAVE_PATIENCE)).await; // whatever it does after that is fenced
+    node.region.remove(ShardId(fence.shard), fence.epoch);
     let _ = done.send(());
 }
 

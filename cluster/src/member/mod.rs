@@ -360,7 +360,9 @@ impl Member {
         let rows = ask(self.table.shards()).await?;
         let nodes = self.leases(view).await?; // M1
         self.fabric.know(&nodes);
-        let gone = |row: &&NodeRow| !self.is_me(row) && !nodes.iter().any(|node| node.incarnation == row.incarnation);
+        // By process: one that has another lease already has forgotten what it had registered, and does it again itself.
+        let id = |row: &NodeRow| NodeId::of(row.incarnation);
+        let gone = |row: &&NodeRow| !self.is_me(row) && !nodes.iter().any(|node| id(node) == id(row));
         view.nodes.iter().filter(gone).for_each(|row| self.hosts.gone(NodeId::of(row.incarnation)));
         view.nodes.clone_from(&nodes);
         let foreign = plan::routes(&nodes, &rows).into_iter().filter(|(shard, _)| self.held().epoch(*shard) == 0);

@@ -24,6 +24,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// A socket that says nothing for so long, although it was pinged, is given up.
 const SILENCE: Duration = Duration::from_secs(6);
+/// A poller looks this often.
+const POLL: Duration = Duration::from_secs(2);
 /// Agents that poll instead of holding a socket: every so many.
 const POLLER: usize = 5;
 /// Members of a group.
@@ -263,7 +265,7 @@ impl World {
         let mut acked = HashSet::new();
         while !self.over.load(Ordering::Relaxed) {
             let found = self.one_page(n, &mut acked).await;
-            let pause = if matches!(found, Ok(100)) { Duration::ZERO } else { AGAIN };
+            let pause = if matches!(found, Ok(100)) { Duration::ZERO } else { POLL };
             tokio::time::sleep(pause).await;
         }
     }

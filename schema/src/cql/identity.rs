@@ -44,6 +44,7 @@ pub(super) struct Identity {
     next_email: PreparedStatement,
     first_pending: PreparedStatement,
     next_pending: PreparedStatement,
+    same_pending: PreparedStatement,
     take_pending: PreparedStatement,
     read: [PreparedStatement; 2],
 }
@@ -92,6 +93,7 @@ impl Identity {
             next_email: cql.conditional(&format!("UPDATE emails SET v=? WHERE {ROW} IF v=?")).await?,
             first_pending: cql.conditional(&insert("pendings")).await?,
             next_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF EXISTS")).await?,
+            same_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF v=?")).await?,
             take_pending: cql.conditional(&format!("DELETE FROM pendings WHERE {ROW} IF EXISTS")).await?,
             read,
             cql,
@@ -219,6 +221,13 @@ impl Identity {
             if replaced { Ok(()) } else { Err(Again::Raced) }
         })
         .await
+    }
+
+    /// An unknown outcome stays one: two nodes that count one wrong code each make the same row of it.
+    pub(super) async fn replace_pending(&self, before: &PendingRow, after: &PendingRow) -> Result<bool, StoreError> {
+        let at = Place::of(&keys::pending(&before.id))?;
+        let values = (value(after)?, &at.partition.key, at.partition.bucket, &at.place, value(before)?);
+        self.cql.decide(&self.same_pending, values).await
     }
 
     /// An unknown outcome stays one: nobody could tell the winner from a loser afterwards.

@@ -279,6 +279,10 @@ impl Backend for CqlBackend {
         self.identity.put_pending(row).await
     }
 
+    async fn replace_pending(&self, before: &PendingRow, after: PendingRow) -> Result<bool, StoreError> {
+        self.identity.replace_pending(before, &after).await
+    }
+
     async fn take_pending(&self, id: &str) -> Result<bool, StoreError> {
         self.identity.take_pending(id).await
     }

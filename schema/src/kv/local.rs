@@ -160,6 +160,16 @@ impl<E: Engine> Backend for Local<E> {
         self.commit(guard, vec![put]).await
     }
 
+    async fn replace_pending(&self, before: &PendingRow, after: PendingRow) -> Result<bool, StoreError> {
+        let guard = self.alone().await;
+        let key = keys::pending(&before.id);
+        if self.row::<PendingRow>(&key)?.as_ref() != Some(before) {
+            return Ok(false);
+        }
+        let put = KvOp::put(key, &after)?;
+        self.commit(guard, vec![put]).await.map(|()| true)
+    }
+
     async fn take_pending(&self, id: &str) -> Result<bool, StoreError> {
         let guard = self.alone().await;
         let key = keys::pending(id);

@@ -13,6 +13,7 @@ pub(crate) mod sweep;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 use serde::de::DeserializeOwned;
 
 pub use keys::KvOp;
@@ -77,6 +78,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// See [`Store::put_pending`].
     async fn put_pending(&self, row: PendingRow) -> Result<(), StoreError>;
+
+    /// See [`Store::replace_pending`].
+    async fn replace_pending(&self, before: &PendingRow, after: PendingRow) -> Result<bool, StoreError>;
 
     /// See [`Store::take_pending`].
     async fn take_pending(&self, id: &str) -> Result<bool, StoreError>;
@@ -205,6 +209,10 @@ impl<B: Backend> Store for KvStore<B> {
         self.backend.put_pending(row).await
     }
 
+    async fn replace_pending(&self, before: &PendingRow, after: PendingRow) -> Result<bool, StoreError> {
+        self.backend.replace_pending(before, after).await
+    }
+
     async fn take_pending(&self, id: &str) -> Result<bool, StoreError> {
         self.backend.take_pending(id).await
     }
@@ -231,6 +239,12 @@ impl<B: Backend> Store for KvStore<B> {
 
     async fn blocks(&self, agent: AgentId) -> Result<Vec<BlockRow>, StoreError> {
         self.rows_under(&keys::block(agent, "")).await
+    }
+
+    async fn blocking(&self, agents: &[AgentId], handle: &str) -> Result<Vec<bool>, StoreError> {
+        let each = agents.iter().map(async |agent| self.backend.get(&keys::block(*agent, handle)).await);
+        let found = try_join_all(each).await?;
+        Ok(found.iter().map(Option::is_some).collect())
     }
 
     async fn watchers(&self, agent: AgentId, after: Option<AgentId>, limit: usize) -> Result<Vec<AgentId>, StoreError> {

@@ -73,6 +73,20 @@ pub(crate) async fn a_pending_code_is_taken_once(store: &dyn Store) {
     assert_eq!(store.take_pending("pnd_2").await, Ok(false));
 }
 
+pub(crate) async fn a_pending_code_changes_only_from_what_was_read(store: &dyn Store) {
+    let counted = |attempts| PendingRow { attempts, ..pending("pnd_1") };
+    assert_eq!(store.replace_pending(&counted(0), counted(1)).await, Ok(false), "it is not there");
+    assert_eq!(store.put_pending(counted(0)).await, Ok(()));
+    let (first, second) = (counted(0), counted(0));
+    let raced = join_all([store.replace_pending(&first, counted(1)), store.replace_pending(&second, counted(1))]).await;
+    assert_eq!(raced.into_iter().filter(|applied| *applied == Ok(true)).count(), 1, "one of two counts");
+    assert_eq!(store.pending("pnd_1").await, Ok(Some(counted(1))));
+    assert_eq!(store.replace_pending(&counted(1), counted(2)).await, Ok(true));
+    assert_eq!(store.take_pending("pnd_1").await, Ok(true));
+    assert_eq!(store.replace_pending(&counted(2), counted(3)).await, Ok(false), "what was taken does not come back");
+    assert_eq!(store.pending("pnd_1").await, Ok(None));
+}
+
 pub(crate) async fn creation_consumes_its_pending_code(store: &dyn Store) {
     assert_eq!(store.create_agent(account(1, "one"), None, BUDGET).await, Ok(()));
     assert_eq!(store.put_pending(pending("pnd_1")).await, Ok(()));

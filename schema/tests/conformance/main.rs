@@ -63,6 +63,7 @@ on_every_engine!(
     accounts::releasing_an_email_twice_changes_nothing,
     accounts::a_key_resolves_until_it_is_removed,
     accounts::a_pending_code_is_taken_once,
+    accounts::a_pending_code_changes_only_from_what_was_read,
     accounts::creation_consumes_its_pending_code,
     batches::a_batch_is_seen_whole_or_not_at_all,
     batches::submitting_again_changes_nothing,

@@ -28,7 +28,11 @@ pub(crate) async fn blocks_end(store: &dyn Store) {
     let writes = vec![Write::Block(owner, block(3, "zoe")), Write::Block(owner, block(2, "bob"))];
     assert_eq!(submit(store, writes).await, Ok(()));
     assert_eq!(store.blocks(owner).await, Ok(vec![block(2, "bob"), block(3, "zoe")]));
+    let asked = [agent(7), owner, owner];
+    assert_eq!(store.blocking(&asked[..2], "bob").await, Ok(vec![false, true]));
+    assert_eq!(store.blocking(&asked, "bo").await, Ok(vec![false; 3]), "a handle, not the beginning of one");
     assert_eq!(submit(store, vec![Write::BlockRemove(owner, "bob".into())]).await, Ok(()));
+    assert_eq!(store.blocking(&asked[1..], "bob").await, Ok(vec![false; 2]));
     assert_eq!(store.blocks(owner).await, Ok(vec![block(3, "zoe")]));
 }
 

@@ -162,6 +162,43 @@ class Server:
         return texts
 
 
+class Redis:
+    """A redis-server on loopback that keeps nothing on disk. `kill` and `start` keep the port."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Redis:
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory), "--save", "", "--appendonly", "no"]
+        with (self.directory / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(["redis-server", *options], stdout=log, stderr=subprocess.STDOUT)
+        until("redis-server answers", READY_DEADLINE_S, lambda: self.ask("PING") == "+PONG")
+        return self
+
+    def kill(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            process.wait(STOP_DEADLINE_S)
+
+    def pause(self, paused: bool) -> None:
+        """Stops the process, so that it takes connections and commands and answers none; or lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
+
+    def ask(self, command: str) -> str | None:
+        """The first line of the answer to an inline command; `None` when nobody answers."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+                connection.sendall(command.encode() + b"\r\n")
+                return connection.makefile("rb").readline().decode().strip()
+        except OSError:
+            return None
+
+
 class Cluster:
     """Nodes over one keyspace, one data directory and one outbox. Whoever asks for an address gets the next node's."""
 
