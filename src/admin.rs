@@ -60,7 +60,7 @@ pub enum AdminCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show every shard: epoch, owner, from which epoch on its log is kept
+    /// Show every shard: epoch, owner, from which epoch on its log is kept, and what it has to do at the node asked
     Shards,
     /// Show where an agent or a conversation lives: its shard, and the node that owns it
     Where {
@@ -101,8 +101,7 @@ pub enum AdminError {
 
 /// Runs one command to its end.
 pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminError> {
-    let token = config.operator_token.clone().ok_or(AdminError::Token)?;
-    let node = Node { base: config.public_url(), token, http: Client::builder().no_proxy().build()? };
+    let node = Node::at(config, config.public_url())?;
     let (method, path, body) = match command {
         AdminCommand::Provision { count, prefix, start, out } => {
             return node.provision(count, &prefix, start, out).await;
@@ -135,13 +134,31 @@ pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminErro
 }
 
 /// A node and the right to command it.
-struct Node {
+pub struct Node {
     base: String,
     token: String,
     http: Client,
 }
 
 impl Node {
+    fn at(config: &Config, base: String) -> Result<Self, AdminError> {
+        let token = config.operator_token.clone().ok_or(AdminError::Token)?;
+        Ok(Self { base, token, http: Client::builder().no_proxy().build()? })
+    }
+
+    /// The node that serves on this machine, whatever its public URL is.
+    pub fn nearby(config: &Config) -> Result<Self, AdminError> {
+        Self::at(config, config.local_url())
+    }
+
+    /// Has the node copy its store; the name of the copy.
+    pub async fn snapshot(&self) -> Result<String, AdminError> {
+        let answer: Value = self.call(Method::POST, "snapshot", Value::Null).await?.json().await?;
+        // A name, and no path: whatever answers there chooses nothing outside of the directory of snapshots.
+        let name = answer["snapshot"].as_str().filter(|name| !name.contains(['/', '.']));
+        name.map(str::to_owned).ok_or_else(|| AdminError::Refused(201, answer.to_string()))
+    }
+
     async fn call(&self, method: Method, path: &str, body: Value) -> Result<Response, AdminError> {
         let mut request = self.http.request(method, format!("{}/operator/{path}", self.base)).bearer_auth(&self.token);
         if !body.is_null() {
@@ -201,10 +218,18 @@ impl Node {
     /// A line per shard.
     async fn shards(&self) -> Result<(), AdminError> {
         let answer: Value = self.call(Method::GET, "cluster/shards", Value::Null).await?.json().await?;
-        println!("{:>6} {:>8} {:>8}  owner", "shard", "epoch", "log from");
+        println!(
+            "{:>6} {:>8} {:>8} {:>9} {:>8} {:>9}  owner",
+            "shard", "epoch", "log from", "requests", "waiting", "resident"
+        );
         for row in answer["shards"].as_array().into_iter().flatten() {
-            let owner = row["owner"].as_str().unwrap_or("-");
-            println!("{:>6} {:>8} {:>8}  {owner}", row["shard"], row["epoch"], row["log_from"]);
+            let (load, here) = (&row["load"], row["load"]["here"] == true);
+            let owner = row["owner"].as_str().unwrap_or(if here { "this node" } else { "-" });
+            let (admitted, waiting, resident) = (&load["admitted"], &load["waiting"], &load["resident"]);
+            println!(
+                "{:>6} {:>8} {:>8} {admitted:>9} {waiting:>8} {resident:>9}  {owner}",
+                row["shard"], row["epoch"], row["log_from"]
+            );
         }
         Ok(())
     }

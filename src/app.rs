@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use actors::api::Hook;
 use actors::domain::Domain;
 use metrics_exporter_prometheus::PrometheusHandle;
+use schema::embedded::EmbeddedStore;
 use schema::ids::{AgentId, ConversationId, ConversationKind, KeyHash};
 use schema::store::{Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub domain: Domain,
     /// Place in a cluster, on a cql store.
     pub membership: Option<Membership>,
+    /// The store of this directory, if it is one.
+    pub embedded: Option<Arc<EmbeddedStore>>,
     /// What nodes share, if they share anything.
     pub shared: Shared,
     /// Notices for webhooks, from the entities.
@@ -58,6 +61,8 @@ pub struct App {
     pub domain: Domain,
     /// Place in a cluster, on a cql store.
     pub membership: Option<Membership>,
+    /// The store of this directory, if it is one.
+    pub embedded: Option<Arc<EmbeddedStore>>,
     /// Becomes `true` when the node drains.
     pub shutdown: watch::Receiver<bool>,
     /// Resolves keys.
@@ -97,7 +102,7 @@ pub struct App {
 impl App {
     /// Wires the parts together; caches start empty.
     pub fn new(config: Config, parts: Parts, shutdown: watch::Receiver<bool>) -> Result<Self, ObjectsError> {
-        let Parts { domain, membership, shared, intake, mailer, metrics } = parts;
+        let Parts { domain, membership, embedded, shared, intake, mailer, metrics } = parts;
         let store = Arc::clone(domain.store());
         let clock = Clock::default();
         let profiles = Arc::new(Profiles::new(Arc::clone(&store)));
@@ -118,7 +123,12 @@ impl App {
             handles: Arc::new(Handles::new(Arc::clone(&store))),
             gates: Arc::new(Gates::new(config.rates(), shared.clone())),
             identity: Arc::new(identity),
-            objects: Objects::open(&config.objects, &config.data_dir, Arc::clone(&urls))?,
+            objects: Objects::open(
+                &config.objects,
+                &config.data_dir,
+                Arc::clone(&urls),
+                config.cluster_cookie.as_deref(),
+            )?,
             image_turns: Arc::new(Semaphore::new(cores)),
             webhooks: Dispatcher::start(domain.clone(), translator, config.webhooks_allow_private, intake),
             answers: Arc::new(Answers::new(store)),
@@ -127,6 +137,7 @@ impl App {
             urls,
             domain,
             membership,
+            embedded,
             shared,
             sockets: Arc::new(Places::default()),
             clock,

@@ -1,14 +1,18 @@
 //! Commands and their exit codes: 0 done, 1 failed, 2 wrong usage (clap's own).
 
+use std::convert::Infallible;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use schema::cql::CqlOptions;
 use schema::embedded::{EmbeddedOptions, EmbeddedStore};
 
 use crate::admin::{self, AdminCommand};
 use crate::config::{Config, Flags};
-use crate::{node, telemetry};
+use crate::{backup, doctor, node, reference, telemetry};
 
 /// AgentChat: messaging for AI agents, as one binary.
 ///
@@ -19,6 +23,8 @@ use crate::{node, telemetry};
 #[command(after_help = "Examples:
   agentchat                                   serve on 127.0.0.1:8080, everything under ./data
   agentchat --listen 0.0.0.0:80 --public-url https://chat.example.com --smtp-url smtp://mail:25
+  agentchat doctor                            what keeps this machine from serving, and what to do about it
+  agentchat backup /backup/monday             copy the data while the node serves; restore brings it back
   agentchat check --data-dir /var/lib/agentchat       verify a stopped server's directory
   agentchat migrate --store cql://10.0.0.1:9042,10.0.0.2:9042/agentchat     create or update a keyspace
   agentchat admin provision --count 1000 --prefix bot --out keys.jsonl
@@ -39,6 +45,44 @@ enum Command {
     Admin(AdminCommand),
     /// Verify the embedded store of a stopped server: every frame, every row, and what rows say of each other
     Check,
+    /// Look for what keeps this machine from serving: settings, address, store, mail, objects, clock, files
+    ///
+    /// Looks and changes nothing. Every check is a line: ok, warn or fail, with what to do next. Give it the settings that
+    /// the server gets; it may run beside the server. Exit code 1 if a check failed.
+    Doctor,
+    /// Ask the node on this machine whether it is ready to serve: exit code 0 if it is; for health checks
+    Ready,
+    /// Copy the data of an embedded node into the new directory DIR, while it serves or when it is stopped
+    ///
+    /// Everything that was answered before the command began is in the copy: accounts, messages, inboxes, and attachments
+    /// and avatars if they are files. A node that serves takes part in it, so its operator token is needed; it goes on
+    /// serving meanwhile. Every file is written with its SHA-256 in DIR/MANIFEST.json.
+    #[command(after_help = "Example:
+  agentchat backup --data-dir /var/lib/agentchat /backup/$(date +%F)")]
+    Backup {
+        /// Directory to make
+        dir: PathBuf,
+    },
+    /// Put the backup in DIR into a data directory without a store, and check every row of it
+    ///
+    /// Every file is compared with the manifest before it counts. Nothing that is there already is replaced: restore into
+    /// a new directory, or move the old one away.
+    #[command(after_help = "Example:
+  agentchat restore --data-dir /var/lib/agentchat /backup/2026-01-31 && agentchat --data-dir /var/lib/agentchat")]
+    Restore {
+        /// Directory that `agentchat backup` made
+        dir: PathBuf,
+    },
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:
+  agentchat completions bash > ~/.local/share/bash-completion/completions/agentchat")]
+    Completions {
+        /// Which
+        shell: Shell,
+    },
+    /// Print docs/configuration.md
+    #[command(hide = true)]
+    ConfigReference,
     /// Bring the keyspace of a cql store to this binary's schema; safe from many nodes at once, and to repeat
     Migrate {
         /// Copies of each row, if the keyspace has to be created
@@ -50,6 +94,18 @@ enum Command {
 impl Cli {
     /// Runs the command to its end.
     pub fn run(self) -> ExitCode {
+        match self.command {
+            // These need no settings, so wrong ones are no obstacle.
+            Some(Command::Completions { shell }) => {
+                clap_complete::generate(shell, &mut Self::command(), "agentchat", &mut std::io::stdout());
+                return ExitCode::SUCCESS;
+            }
+            Some(Command::ConfigReference) => {
+                print!("{}", reference::configuration());
+                return ExitCode::SUCCESS;
+            }
+            _ => {}
+        }
         let config = match Config::load(&self.flags) {
             Ok(config) => config,
             Err(error) => return fail(&error),
@@ -59,6 +115,15 @@ impl Cli {
             Command::Check => check(&config),
             Command::Migrate { replication } => migrate(&config, replication),
             Command::Admin(command) => admin(&config, command),
+            Command::Doctor => waited(async { Ok::<_, Infallible>(doctor::run(&config).await) }),
+            Command::Ready => ready(&config),
+            Command::Backup { dir } => waited(async {
+                let size = backup::backup(&config, &dir).await?;
+                println!("{} files, {} bytes in {}", size.files, size.bytes, dir.display());
+                Ok::<_, backup::BackupError>(true)
+            }),
+            Command::Restore { dir } => restore(&config, &dir),
+            Command::Completions { .. } | Command::ConfigReference => ExitCode::SUCCESS, // above
         }
     }
 }
@@ -77,15 +142,37 @@ fn serve(config: Config) -> ExitCode {
     }
 }
 
-fn admin(config: &Config, command: AdminCommand) -> ExitCode {
+/// Runs something to its end that says whether all is well.
+fn waited<E: Error>(task: impl Future<Output = Result<bool, E>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(admin::run(config, command)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.block_on(task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error),
     }
+}
+
+fn admin(config: &Config, command: AdminCommand) -> ExitCode {
+    waited(async { admin::run(config, command).await.map(|()| true) })
+}
+
+fn ready(config: &Config) -> ExitCode {
+    waited(async {
+        let ready = doctor::ready(config).await;
+        println!("{}", ready.as_ref().err().map_or("ready", String::as_str));
+        Ok::<_, Infallible>(ready.is_ok())
+    })
+}
+
+fn restore(config: &Config, dir: &Path) -> ExitCode {
+    match backup::restore(config, dir) {
+        Ok(size) => println!("{} files, {} bytes; checking every row", size.files, size.bytes),
+        Err(error) => return fail(&error),
+    }
+    check(config)
 }
 
 fn migrate(config: &Config, replication: u8) -> ExitCode {
@@ -152,8 +239,6 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 //! C1  Every number of the contract is the default here, and the only default.
 //! C2  An unknown key in the file is an error, so that a typing mistake is not a silent default.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use actors::limits::Limits;
@@ -396,6 +396,20 @@ impl Config {
     pub fn public_url(&self) -> String {
         let url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen));
         url.trim_end_matches('/').to_owned()
+    }
+
+    /// Where a process on the same machine reaches this node, whatever its public URL is.
+    pub fn local_url(&self) -> String {
+        let mut address = self.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        format!("http://{address}")
+    }
+
+    /// No public URL was set.
+    pub fn has_default_url(&self) -> bool {
+        self.public_url.is_none()
     }
 
     fn rate(&self, number: u32) -> Option<u32> {

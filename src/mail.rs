@@ -94,6 +94,23 @@ impl Mailer {
         tokio::time::timeout(SEND_DEADLINE, Box::pin(handed_over)).await.map_err(|_| MailError::Timeout)?
     }
 
+    /// Whether mails can be handed over: the server answers, or the outbox takes a file.
+    pub async fn probe(&self) -> Result<(), MailError> {
+        let asked = async {
+            match &self.way {
+                Way::Smtp(transport) => match transport.test_connection().await.map_err(MailError::Smtp)? {
+                    true => Ok(()),
+                    false => Err(MailError::Timeout),
+                },
+                Way::Outbox(outbox) => {
+                    let file = outbox.dir.join(format!(".probe-{}", rand::random::<u64>()));
+                    Ok(write_private(&file, b"").and_then(|()| std::fs::remove_file(&file))?)
+                }
+            }
+        };
+        tokio::time::timeout(SEND_DEADLINE, Box::pin(asked)).await.map_err(|_| MailError::Timeout)?
+    }
+
     fn compose(&self, to: &str, subject: &str, body: &str) -> Result<Message, MailError> {
         let id = format!("<{:032x}@{}>", rand::random::<u128>(), self.from.email.domain());
         let mail = Message::builder()

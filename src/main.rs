@@ -4,20 +4,24 @@
 
 mod admin;
 mod app;
+mod backup;
 mod cli;
 mod clock;
 mod config;
 mod dashboard;
+mod doctor;
 mod http;
 mod identity;
 mod limits;
 mod mail;
 mod mcp;
 mod membership;
+mod metrics;
 mod node;
 mod objects;
 mod openapi;
 mod queries;
+mod reference;
 mod shared;
 mod telemetry;
 mod webhooks;

@@ -118,6 +118,11 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// Where snapshots of the embedded store lie until a backup has copied them.
+pub fn snapshots_directory(config: &Config) -> PathBuf {
+    config.data_dir.join("snapshots")
+}
+
 /// Where the embedded store lies.
 pub fn store_directory(config: &Config) -> PathBuf {
     config.data_dir.join("store")
@@ -155,22 +160,36 @@ async fn assemble(config: Config, shutdown: watch::Receiver<bool>) -> Result<App
     };
     let (webhooks, intake) = Intake::new();
     let outlets = Outlets { webhooks, shared: shared.clone() };
-    let (domain, membership) = match config.cql().map_err(|error| NodeError::Config(error.into()))? {
+    let (domain, membership, embedded) = match config.cql().map_err(|error| NodeError::Config(error.into()))? {
         Some(cql) => {
             let (domain, membership) = membership::join(&config, &cql, options, Arc::new(outlets)).await?;
-            (domain, Some(membership))
+            (domain, Some(membership), None)
         }
-        None => (embedded(&config, options, outlets).await?, None),
+        None => {
+            let (domain, store) = embedded(&config, options, outlets).await?;
+            (domain, None, Some(store))
+        }
     };
-    Ok(App::new(config, Parts { domain, membership, shared, intake, mailer, metrics }, shutdown)?)
+    let parts = Parts { domain, membership, embedded, shared, intake, mailer, metrics };
+    Ok(App::new(config, parts, shutdown)?)
 }
 
-async fn embedded(config: &Config, options: DomainOptions, outlets: Outlets) -> Result<Domain, NodeError> {
+async fn embedded(
+    config: &Config,
+    options: DomainOptions,
+    outlets: Outlets,
+) -> Result<(Domain, Arc<EmbeddedStore>), NodeError> {
     let directory = store_directory(config);
     let store = EmbeddedStore::open(&directory, EmbeddedOptions::default())
         .map_err(|error| NodeError::Open(directory.clone(), error))?;
-    let store: Arc<dyn Store> = Arc::new(store);
-    Ok(Domain::start(store, options, Arc::new(outlets)).await?)
+    let left = snapshots_directory(config);
+    if left.exists() {
+        // Whoever made it is gone, and nobody will copy it any more.
+        std::fs::remove_dir_all(&left).map_err(|error| NodeError::DataDir(left, error))?;
+    }
+    let store = Arc::new(store);
+    let rows: Arc<dyn Store> = store.clone();
+    Ok((Domain::start(rows, options, Arc::new(outlets)).await?, store))
 }
 
 async fn housekeeping(app: App) {

@@ -47,5 +47,9 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
     if ::metrics::set_global_recorder(recorder).is_err() {
         tracing::debug!("a recorder was installed before");
     }
+    schema::metrics::describe();
+    cluster::metrics::describe();
+    actors::metrics::describe();
+    crate::metrics::describe();
     Ok(handle)
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use cluster::held::Held;
 use cluster::member::{Hosts, News};
 use cluster::peers::Peers;
-use cluster::region::Region;
+use cluster::region::{Occupancy, Region};
 use cluster::routes::{NodeId, Routes};
 use cluster::shard::{SHARDS_DEFAULT, ShardId};
 use ractor::{Actor, ActorRef};
@@ -26,6 +26,7 @@ use crate::api::{
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{EntityId, Event, Port, Reply};
 use crate::limits::Limits;
+use crate::metrics::{self, Meters};
 use crate::node::ports::Ports;
 use crate::node::sessions::{Holder, Known, Sessions};
 use crate::node::wire::Wire;
@@ -131,6 +132,7 @@ impl Domain {
             limits: options.limits,
             hooks,
             failures: seat.failures,
+            meters: Meters::new(),
             peers: OnceLock::new(),
         });
         let started = Actor::spawn(None, Supervisor, (Arc::clone(&node), alone)).await;
@@ -142,6 +144,16 @@ impl Domain {
         if self.supervisor.cast(command).is_err() {
             tracing::warn!("the shard supervisor is gone");
         }
+    }
+
+    /// What every shard has to do on this node, now.
+    pub fn occupancy(&self) -> Vec<Occupancy> {
+        self.node.region.occupancy()
+    }
+
+    /// Brings the gauges up to date.
+    pub fn observe(&self) {
+        metrics::observe(&self.occupancy());
     }
 
     /// Where other nodes' messages arrive.

@@ -9,6 +9,7 @@ pub mod conversation;
 pub mod domain;
 pub mod effects;
 pub mod limits;
+pub mod metrics;
 pub mod node;
 pub mod owner;
 pub mod shard;

@@ -5,6 +5,7 @@ pub mod held;
 pub mod lease;
 pub mod link;
 pub mod member;
+pub mod metrics;
 pub mod peers;
 pub mod placement;
 pub mod region;

@@ -8,12 +8,40 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::metrics::REQUESTS_SHED;
 use crate::shard::ShardId;
 
 /// Where a shard takes its messages. Implemented by whatever hosts it.
 pub trait Mailbox<M>: Send + Sync + 'static {
     /// Hands `message` over; gives it back if the shard is gone.
     fn post(&self, message: M) -> Result<(), M>;
+
+    /// What the shard has to do, for whoever watches.
+    fn load(&self) -> Load {
+        Load::default()
+    }
+}
+
+/// What one shard has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages in its mailbox.
+    pub waiting: usize,
+    /// Entities in memory.
+    pub resident: usize,
+}
+
+/// One shard as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Which.
+    pub shard: ShardId,
+    /// If it is hosted here: under which epoch, and whether it takes requests.
+    pub hosted: Option<(u64, bool)>,
+    /// Requests of this node that it has not answered, wherever it is hosted.
+    pub admitted: usize,
+    /// If it is hosted here: what it has to do.
+    pub load: Load,
 }
 
 /// The shard has as many unanswered requests as it may have. Nothing happened; a retry is safe.
@@ -109,11 +137,27 @@ impl<M: Send + 'static> Region<M> {
         self.slots[shard.0 as usize].read().as_ref().map(|installed| (installed.epoch, !installed.leaving))
     }
 
+    /// Every shard as it is now. Not one moment for all of them: shards go on meanwhile.
+    pub fn occupancy(&self) -> Vec<Occupancy> {
+        let slots = (0..self.shards()).map(ShardId).zip(&self.slots);
+        let view = |(shard, slot): (ShardId, &Slot<M>)| {
+            let installed = slot.read();
+            Occupancy {
+                shard,
+                hosted: installed.as_ref().map(|installed| (installed.epoch, !installed.leaving)),
+                admitted: slot.admitted.load(Ordering::Relaxed),
+                load: installed.as_ref().map_or(Load::default(), |installed| installed.mailbox.load()),
+            }
+        };
+        slots.map(view).collect()
+    }
+
     /// Takes a place for one request (G1).
     pub fn admit(&self, shard: ShardId) -> Result<Permit, Overloaded> {
         let admitted = &self.slots[shard.0 as usize].admitted;
         if admitted.fetch_add(1, Ordering::Relaxed) >= self.limit {
             admitted.fetch_sub(1, Ordering::Relaxed);
+            metrics::counter!(REQUESTS_SHED).increment(1);
             return Err(Overloaded);
         }
         Ok(Permit(Arc::clone(admitted)))
@@ -150,6 +194,10 @@ mod tests {
             self.0.lock().unwrap().push(message);
             Ok(())
         }
+
+        fn load(&self) -> Load {
+            Load { waiting: self.0.lock().unwrap().len(), resident: 7 }
+        }
     }
 
     #[test]
@@ -178,5 +226,21 @@ mod tests {
         region.remove(shard, 4);
         assert_eq!(region.hosted(shard), None);
         assert_eq!(*mailbox.0.lock().unwrap(), [1, 3]);
+    }
+
+    #[test]
+    fn every_shard_is_seen_as_it_is() {
+        let (region, mailbox) = (Region::<u8>::new(2, 2), Arc::new(Box8::default()));
+        region.install(ShardId(1), 5, mailbox);
+        region.leave(ShardId(1), 5);
+        let _permit = region.admit(ShardId(0));
+        assert_eq!(region.post(ShardId(1), 1), Ok(()));
+        let shard = |shard, hosted, admitted, waiting, resident| Occupancy {
+            shard: ShardId(shard),
+            hosted,
+            admitted,
+            load: Load { waiting, resident },
+        };
+        assert_eq!(region.occupancy(), [shard(0, None, 1, 0, 0), shard(1, Some((5, false)), 0, 1, 7)]);
     }
 }

@@ -8,6 +8,7 @@ pub mod embedded;
 pub mod ids;
 mod kv;
 pub mod memory;
+pub mod metrics;
 pub mod ownership;
 pub mod rows;
 pub mod store;

@@ -66,9 +66,30 @@ async fn status(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiE
     })))
 }
 
-/// Every shard that anybody ever had: epoch, owner, and from which epoch on its log is kept.
+/// What a shard has to do here: `here` is whether this node hosts it, `admitted` counts this node's own requests to it.
+fn load(app: &App) -> impl Fn(u32) -> Value {
+    let occupancy = app.domain.occupancy();
+    move |shard| {
+        let here = occupancy.get(shard as usize);
+        json!({
+            "here": here.is_some_and(|shard| shard.hosted.is_some()),
+            "admitted": here.map_or(0, |shard| shard.admitted),
+            "waiting": here.map_or(0, |shard| shard.load.waiting),
+            "resident": here.map_or(0, |shard| shard.load.resident),
+        })
+    }
+}
+
+/// Every shard that anybody ever had: epoch, owner, from which epoch on its log is kept, and what it has to do here.
 async fn shards(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiError> {
-    let Some(Membership { table, routes, .. }) = &app.membership else { return Err(ApiError::NotFound) };
+    let load = load(&app);
+    let Some(Membership { table, routes, .. }) = &app.membership else {
+        let shown = app.domain.occupancy().into_iter().map(|shard| {
+            let number = shard.shard.0;
+            json!({"shard": number, "epoch": 0, "owner": null, "log_from": 0, "route_epoch": 0, "load": load(number)})
+        });
+        return Ok(Json(json!({"shards": shown.collect::<Vec<_>>()})));
+    };
     let (rows, nodes) = (table.shards().await?, table.nodes().await?);
     let shown = rows.iter().map(|row| {
         let owner = nodes.iter().find(|node| owns(node, row));
@@ -79,6 +100,7 @@ async fn shards(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiE
             "owner": owner.map(|node| &node.name),
             "log_from": row.recovered,
             "route_epoch": route.epoch,
+            "load": load(row.shard),
         })
     });
     Ok(Json(json!({"shards": shown.collect::<Vec<_>>()})))

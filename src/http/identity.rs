@@ -308,7 +308,8 @@ mod tests {
             std::fs::create_dir_all(&config.data_dir).unwrap();
             let mailer = Mailer::outbox(outbox.path().join("mail"), &config.mail_from).unwrap();
             let metrics = PrometheusBuilder::new().build_recorder().handle();
-            let parts = Parts { domain, membership: None, shared: Default::default(), intake, mailer, metrics };
+            let (membership, embedded, shared) = (None, None, Default::default());
+            let parts = Parts { domain, membership, embedded, shared, intake, mailer, metrics };
             let app = App::new(config, parts, tokio::sync::watch::channel(false).1).unwrap();
             Self { app, outbox }
         }

@@ -13,6 +13,7 @@ use rand::distr::Alphanumeric;
 use tracing::Instrument;
 
 use crate::app::App;
+use crate::metrics::{HTTP_CLIENTS, HTTP_REQUESTS, HTTP_SECONDS};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLIENT: HeaderName = HeaderName::from_static("x-agentchat-client");
@@ -35,9 +36,9 @@ pub async fn observe(State(_): State<App>, request: Request, next: Next) -> Resp
     let took = started.elapsed();
     span.in_scope(|| tracing::debug!(status = status.as_u16(), took_us = took.as_micros() as u64, "answered"));
     let labels = [("route", route), ("method", method.to_string()), ("status", status.as_u16().to_string())];
-    metrics::counter!("agentchat_http_requests_total", &labels).increment(1);
-    metrics::histogram!("agentchat_http_request_seconds", "route" => labels[0].1.clone()).record(took.as_secs_f64());
-    metrics::counter!("agentchat_http_clients_total", "client" => client.unwrap_or("other")).increment(1);
+    metrics::counter!(HTTP_REQUESTS, &labels).increment(1);
+    metrics::histogram!(HTTP_SECONDS, "route" => labels[0].1.clone()).record(took.as_secs_f64());
+    metrics::counter!(HTTP_CLIENTS, "client" => client.unwrap_or("other")).increment(1);
     let headers = response.headers_mut();
     if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
         headers.insert(header::CONTENT_TYPE, JSON);

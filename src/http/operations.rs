@@ -35,5 +35,10 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
+    app.domain.observe();
+    if let Some(links) = app.membership.as_ref().and_then(|membership| membership.links.as_ref()) {
+        links.observe();
+    }
+    crate::metrics::observe(*app.shutdown.borrow());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render()).into_response()
 }

@@ -25,6 +25,7 @@ use subtle::ConstantTimeEq;
 use super::extract::{Segment, bearer};
 use crate::app::App;
 use crate::identity::{fresh_api_key, fresh_key, handles};
+use crate::node::snapshots_directory;
 use crate::wire::account::{agent_value, pause_name};
 use crate::wire::error::ApiError;
 use crate::wire::fields::{Fields, Query};
@@ -52,8 +53,12 @@ pub fn routes() -> Router<App> {
         .route("/operator/agents/{handle}/system", post(make_system).delete(make_ordinary))
         .route("/operator/emails/{email}", delete(release_email))
         .route("/operator/reports", get(reports))
+        .route("/operator/snapshot", post(snapshot))
         .merge(super::cluster::routes())
 }
+
+/// Snapshots that are kept for whoever copies them; older ones go.
+const SNAPSHOTS_KEPT: usize = 3;
 
 /// A request that carries the operator's token (P1).
 pub struct Operator;
@@ -188,6 +193,37 @@ async fn make_ordinary(State(app): State<App>, _: Operator, Segment(handle): Seg
 async fn release_email(State(app): State<App>, _: Operator, Segment(email): Segment) -> Result<Json<Value>, ApiError> {
     app.store().reset_email(&email.trim().to_lowercase()).await?;
     Ok(Json(json!({"ok": true})))
+}
+
+/// Copies the embedded store beside it; a backup takes it from there.
+async fn snapshot(State(app): State<App>, _: Operator) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let store = app.embedded.clone().ok_or(ApiError::NotFound)?;
+    let (directory, name) = (snapshots_directory(&app.config), snapshot_name(&app));
+    let to = directory.join(&name);
+    let taken = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&directory)?;
+        let mut before: Vec<_> = std::fs::read_dir(&directory)?.collect::<Result<Vec<_>, _>>()?;
+        before.sort_by_key(std::fs::DirEntry::file_name);
+        for old in before.iter().rev().skip(SNAPSHOTS_KEPT - 1) {
+            std::fs::remove_dir_all(old.path())?;
+        }
+        store.snapshot(&to)
+    });
+    match taken.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+        Ok(()) => {
+            tracing::info!(name, "an operator took a snapshot");
+            Ok((StatusCode::CREATED, Json(json!({"snapshot": name}))))
+        }
+        Err(error) => {
+            tracing::error!(%error, "a snapshot was not taken");
+            Err(ApiError::Internal)
+        }
+    }
+}
+
+/// Names sort by time; two of one millisecond differ.
+fn snapshot_name(app: &App) -> String {
+    format!("{:013}-{:08x}", app.clock.now().0, rand::random::<u32>())
 }
 
 fn report_value(report: &ReportRow) -> Value {

@@ -69,9 +69,11 @@ pub fn is_sha256_hex(text: &str) -> bool {
 }
 
 impl Objects {
-    /// Opens what the setting names. The key that signs our URLs lies in the data directory in either case.
-    pub fn open(setting: &str, data_dir: &Path, urls: Arc<Urls>) -> Result<Self, ObjectsError> {
-        let signer = Signer::open(&data_dir.join("objects.key"))
+    /// Opens what the setting names. The key that signs our URLs is made of the secret of a cluster, or lies in the data
+    /// directory of a node that is alone.
+    pub fn open(setting: &str, data_dir: &Path, urls: Arc<Urls>, secret: Option<&str>) -> Result<Self, ObjectsError> {
+        let signer = secret
+            .map_or_else(|| Signer::open(&data_dir.join("objects.key")), Signer::shared)
             .map_err(|error| ObjectsError::Directory(data_dir.display().to_string(), error))?;
         if setting == "file" {
             let dir = data_dir.join("objects");
@@ -81,6 +83,14 @@ impl Objects {
         }
         let s3 = Arc::new(s3(setting)?);
         Ok(Self { store: Arc::clone(&s3) as Arc<dyn ObjectStore>, s3: Some(s3), signer, urls })
+    }
+
+    /// Writes, reads and removes a small object at an S3-compatible endpoint.
+    pub async fn probe(setting: &str) -> Result<(), ObjectsError> {
+        let (store, key) = (s3(setting)?, Key::from_iter(["probes", &hex::encode(rand::random::<[u8; 8]>())]));
+        store.put(&key, PutPayload::from_static(b"probe")).await?;
+        store.get(&key).await?.bytes().await?;
+        Ok(store.delete(&key).await?)
     }
 
     /// Verifies signatures of our own URLs.
@@ -233,7 +243,7 @@ mod tests {
     async fn a_directory_keeps_what_was_announced_and_nothing_else() {
         let dir = tempfile::tempdir().expect("dir");
         let urls = Arc::new(Urls::new("http://x".into()));
-        check_round_trip(&Objects::open("file", dir.path(), urls).expect("opens")).await;
+        check_round_trip(&Objects::open("file", dir.path(), urls, None).expect("opens")).await;
     }
 
     /// Against a real server: `AGENTCHAT_TEST_S3=s3://bucket?endpoint=…&access_key_id=…&secret_access_key=…`.
@@ -242,7 +252,7 @@ mod tests {
         let Ok(setting) = std::env::var("AGENTCHAT_TEST_S3") else { return };
         let dir = tempfile::tempdir().expect("dir");
         let urls = Arc::new(Urls::new("http://x".into()));
-        let objects = Objects::open(&setting, dir.path(), urls).expect("opens");
+        let objects = Objects::open(&setting, dir.path(), urls, None).expect("opens");
         check_round_trip(&objects).await;
         let url = objects.download_url(&row(b"hello"), Timestamp(0)).await.expect("signed");
         let answer = reqwest::get(&url).await.expect("answered");
@@ -257,7 +267,7 @@ mod tests {
         let urls = Arc::new(Urls::new("http://x".into()));
         let dir = tempfile::tempdir().expect("dir");
         for bad in ["", "ftp://x", "s3://", "s3://bucket?colour=red"] {
-            assert!(Objects::open(bad, dir.path(), Arc::clone(&urls)).is_err(), "{bad}");
+            assert!(Objects::open(bad, dir.path(), Arc::clone(&urls), None).is_err(), "{bad}");
         }
     }
 

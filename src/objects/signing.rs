@@ -1,4 +1,4 @@
-//! Signatures of our own URLs: HMAC-SHA256 over method, object and expiry, with a key that never leaves the node.
+//! Signatures of our own URLs: HMAC-SHA256 over method, object and expiry, with a key that never leaves the nodes.
 
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,6 +20,13 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// A key that every node of a cluster makes of the secret they share: a link of one opens at all.
+    pub fn shared(secret: &str) -> io::Result<Self> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).map_err(io::Error::other)?;
+        mac.update(b"links to objects");
+        Ok(Self { key: mac.finalize().into_bytes().into() })
+    }
+
     /// The key of this directory; made on the first start. Nodes that share a directory share the key.
     pub fn open(file: &Path) -> io::Result<Self> {
         if let Some(key) = read(file)? {
@@ -110,6 +117,11 @@ mod tests {
         assert!(!opens(Method::GET, "att_1", &query, now), "another method");
         assert!(!opens(Method::PUT, "att_2", &query, now), "another object");
         assert!(!opens(Method::PUT, "att_1", &query.replace("expires=1300", "expires=9999"), now), "another time");
+        let (one, other) = (Signer::shared("a cookie").unwrap(), Signer::shared("a cookie").unwrap());
+        let query_of_one = one.query(&Method::GET, "att_1", now, lifetime);
+        assert!(other.opens(&Method::GET, "att_1", &parse(&query_of_one), now), "one secret, one key");
+        let stranger = Signer::shared("another cookie").unwrap();
+        assert!(!stranger.opens(&Method::GET, "att_1", &parse(&query_of_one), now));
         for bad in ["", "expires=1300", "expires=x&sig=00", "expires=1300&sig=zz", "expires=1300&sig=00"] {
             assert!(!opens(Method::PUT, "att_1", bad, now), "{bad}");
         }

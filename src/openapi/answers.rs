@@ -355,6 +355,27 @@ pub struct Shard {
     log_from: u64,
     /// As the node that answers routes.
     route_epoch: u64,
+    load: ShardLoad,
+}
+
+/// What a shard has to do at the node that answers.
+#[derive(ToSchema)]
+pub struct ShardLoad {
+    /// It is hosted there.
+    here: bool,
+    /// Requests of that node that it has not answered.
+    admitted: u64,
+    /// Messages in its mailbox.
+    waiting: u64,
+    /// Entities in memory.
+    resident: u64,
+}
+
+/// A copy of the store beside it.
+#[derive(ToSchema)]
+pub struct Snapshot {
+    /// Name of its directory in `snapshots` below the data directory.
+    snapshot: String,
 }
 
 /// A node that was drained.

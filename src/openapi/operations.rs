@@ -317,10 +317,12 @@ fn operator() -> Vec<Op> {
             .limit("Most rows; 100 if left out, at most 1,000")
             .answers::<Reports>(200),
         op(Get, "/operator/cluster", "getCluster", "Nodes with their shards, epochs and links").answers::<Cluster>(200),
-        op(Get, "/operator/cluster/shards", "listShards", "Every shard: epoch, owner, log; 404 on the embedded store")
+        op(Get, "/operator/cluster/shards", "listShards", "Every shard: epoch, owner, log, and what it has to do here")
             .answers::<Shards>(200),
         op(Post, "/operator/cluster/drain", "drainNode", "Hand this node's shards over; 404 on the embedded store")
             .answers::<Drained>(200),
+        op(Post, "/operator/snapshot", "makeSnapshot", "Copy the embedded store beside it; 404 on a cql store")
+            .answers::<Snapshot>(201),
     ]
 }
 

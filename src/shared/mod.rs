@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 pub use self::codes::Spaced;
 use self::presence::Board;
 pub use self::windows::{Taking, Window};
+use crate::metrics::{REDIS_ERRORS, REDIS_SECONDS, REDIS_UP};
 
 /// A call ends within this. Redis answers in less than a millisecond; whoever waits longer had better judge alone.
 const CALL_TIMEOUT: Duration = Duration::from_millis(200);
@@ -93,6 +94,16 @@ pub fn check_url(url: &str) -> Result<(), BadUrl> {
     client(url).map(drop)
 }
 
+/// Asks a Redis for a sign of life; changes nothing there.
+pub async fn reach(url: &str) -> RedisResult<()> {
+    let client = client(url).map_err(std::io::Error::other)?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(CONNECT_TIMEOUT));
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    redis::cmd("PING").query_async(&mut connection).await
+}
+
 impl Shared {
     /// Tries to connect once, and goes on trying in the background: a node starts, and is ready, without Redis.
     pub async fn open(url: &str) -> Result<Self, BadUrl> {
@@ -107,7 +118,7 @@ impl Shared {
         });
         if let Err(error) = link.connect().await {
             warn!(%error, "Redis is unreachable: every node keeps its own windows");
-            metrics::gauge!("agentchat_redis_up").set(0);
+            metrics::gauge!(REDIS_UP).set(0);
         }
         tokio::spawn(keep_connected(Arc::downgrade(&link)));
         tokio::spawn(presence::keep_shown(Arc::downgrade(&link)));
@@ -139,14 +150,14 @@ impl Link {
         let failed = match answer {
             Ok(Ok(answer)) => {
                 self.failures.store(0, Ordering::Relaxed);
-                metrics::histogram!("agentchat_redis_seconds", "purpose" => purpose.label())
+                metrics::histogram!(REDIS_SECONDS, "purpose" => purpose.label())
                     .record(started.elapsed().as_secs_f64());
                 return Some(answer);
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        metrics::counter!("agentchat_redis_errors_total", "purpose" => purpose.label()).increment(1);
+        metrics::counter!(REDIS_ERRORS, "purpose" => purpose.label()).increment(1);
         self.failed(purpose, &failed);
         None
     }
@@ -160,7 +171,7 @@ impl Link {
         let given_up = self.connection.write().unwrap_or_else(PoisonError::into_inner).take();
         if given_up.is_some() {
             warn!(error, "Redis is unreachable: every node keeps its own windows");
-            metrics::gauge!("agentchat_redis_up").set(0);
+            metrics::gauge!(REDIS_UP).set(0);
         }
     }
 
@@ -173,7 +184,7 @@ impl Link {
         self.failures.store(0, Ordering::Relaxed);
         *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         info!("Redis is reachable: windows are counted for all nodes");
-        metrics::gauge!("agentchat_redis_up").set(1);
+        metrics::gauge!(REDIS_UP).set(1);
         Ok(())
     }
 }

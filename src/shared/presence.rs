@@ -22,6 +22,7 @@ use schema::ids::AgentId;
 use tokio::sync::Notify;
 
 use super::{Link, PREFIX, Purpose, Shared};
+use crate::metrics::{PRESENCE_DROPPED, PRESENCE_SNAPSHOTS};
 
 /// Agents whose snapshots wait; those of others are given up, which P3 bounds.
 const WAITING_MAX: usize = 65_536;
@@ -86,7 +87,7 @@ impl Board {
         match waiting.entry(versioned.snapshot.agent) {
             Entry::Occupied(mut place) => drop(place.insert(versioned)),
             Entry::Vacant(place) if !full => drop(place.insert(versioned)),
-            Entry::Vacant(_) => metrics::counter!("agentchat_presence_snapshots_dropped_total").increment(1),
+            Entry::Vacant(_) => metrics::counter!(PRESENCE_DROPPED).increment(1),
         }
         drop(waiting);
         self.news.notify_one();
@@ -149,8 +150,8 @@ impl Shared {
             .filter_map(|((agent, epoch), value)| Some((*agent, believed(&value?, link.board.tenure(*epoch))?)))
             .collect();
         let asked = (agents.len() - seen.len()) as u64;
-        metrics::counter!("agentchat_presence_snapshots_total", "outcome" => "found").increment(seen.len() as u64);
-        metrics::counter!("agentchat_presence_snapshots_total", "outcome" => "missing").increment(asked);
+        metrics::counter!(PRESENCE_SNAPSHOTS, "outcome" => "found").increment(seen.len() as u64);
+        metrics::counter!(PRESENCE_SNAPSHOTS, "outcome" => "missing").increment(asked);
         seen
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 pub use self::notice::Translator;
+use crate::metrics::{WEBHOOK_ATTEMPTS, WEBHOOK_DEAD_LETTERS, WEBHOOK_DROPPED};
 
 /// Notices that wait to be turned into deliveries.
 const INTAKE: usize = 65_536;
@@ -119,7 +120,7 @@ impl Intake {
 impl Hooks for Intake {
     fn call(&self, hook: Hook) {
         if self.0.try_send(hook).is_err() {
-            metrics::counter!("agentchat_webhook_dropped_total").increment(1);
+            metrics::counter!(WEBHOOK_DROPPED).increment(1);
         }
     }
 }
@@ -172,7 +173,7 @@ impl Dispatcher {
                 state.queues.insert(target.id, VecDeque::from([job]));
                 tokio::spawn(self.clone().work(agent, target));
             }
-            _ => metrics::counter!("agentchat_webhook_dropped_total").increment(1),
+            _ => metrics::counter!(WEBHOOK_DROPPED).increment(1),
         }
     }
 
@@ -189,7 +190,7 @@ impl Dispatcher {
             let Some(job) = self.next_job(target.id) else { return };
             let delivered = self.deliver(agent, &target, &job).await;
             if !delivered {
-                metrics::counter!("agentchat_webhook_dead_letters_total").increment(1);
+                metrics::counter!(WEBHOOK_DEAD_LETTERS).increment(1);
             }
             let failing = self.state().done(target.id, delivered);
             if failing {
@@ -241,7 +242,7 @@ impl Dispatcher {
             Ok(Err(label)) => (false, label),
             Err(_) => (false, "timeout"),
         };
-        metrics::counter!("agentchat_webhook_attempts_total", "outcome" => label).increment(1);
+        metrics::counter!(WEBHOOK_ATTEMPTS, "outcome" => label).increment(1);
         delivered
     }
 }

@@ -21,6 +21,7 @@ use super::frames;
 use super::greeting::refuse;
 use super::protocol::{Action, Protocol};
 use crate::app::{App, draining};
+use crate::metrics::{FRAMES_IN, FRAMES_OUT, SOCKET_CLOSES, SOCKETS};
 use crate::queries::context::{Context, place};
 use crate::queries::history;
 use crate::wire::error::ApiError;
@@ -116,7 +117,7 @@ struct Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         self.domain.detach(self.agent, self.session);
-        metrics::gauge!("agentchat_sockets").decrement(1);
+        metrics::gauge!(SOCKETS).decrement(1);
     }
 }
 
@@ -126,7 +127,7 @@ pub async fn serve(app: App, mut transport: Transport, who: Credential, mode: Ac
         Ok((session, frames, _)) => (session, frames),
         Err(refusal) => return refused(&mut transport, refusal).await,
     };
-    metrics::gauge!("agentchat_sockets").increment(1);
+    metrics::gauge!(SOCKETS).increment(1);
     let attached = Attached { domain: app.domain.clone(), agent: who.agent, session };
     if transport.send(frames::hello_ok(mode)).await.is_err() {
         return;
@@ -156,7 +157,7 @@ async fn refused(transport: &mut Transport, refusal: Refusal) {
 
 /// Sends a close frame and gives the peer a moment to answer it.
 pub async fn close(transport: &mut Transport, closing: Closing) {
-    metrics::counter!("agentchat_socket_closes_total", "code" => closing.code.to_string()).increment(1);
+    metrics::counter!(SOCKET_CLOSES, "code" => closing.code.to_string()).increment(1);
     let frame = CloseFrame { code: closing.code, reason: closing.reason.into() };
     if send(&mut transport.sink, Message::Close(Some(frame))).await.is_err() {
         return;
@@ -177,7 +178,7 @@ pub async fn close(transport: &mut Transport, closing: Closing) {
 async fn read(app: &App, who: &Attached, stream: &mut SplitStream<WebSocket>, notes: mpsc::Sender<Note>) -> End {
     let mut protocol = Protocol::default();
     while let Some(message) = stream.next().await {
-        metrics::counter!("agentchat_frames_in_total").increment(1);
+        metrics::counter!(FRAMES_IN).increment(1);
         let note = match message {
             Ok(Message::Text(text)) => act(app, who, protocol.on_text(app.clock.now(), &text)).await.map(Note::Reply),
             Ok(Message::Pong(_)) => Some(Note::Pong),
@@ -311,7 +312,7 @@ impl Writer<'_> {
                 }
                 notice => frames::notice(&notice, &self.app.urls),
             };
-            metrics::counter!("agentchat_frames_out_total").increment(1);
+            metrics::counter!(FRAMES_OUT).increment(1);
             match timeout(WRITE_DEADLINE, self.sink.feed(Message::Text(text.into()))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Some(End::Gone),

@@ -31,6 +31,7 @@ use self::wire::Wire;
 use crate::api::{Hook, Refusal, SessionId, Snapshot, ToSession};
 use crate::effects::{Event, Port, Reply};
 use crate::limits::Limits;
+use crate::metrics::{ANSWERS_WITHOUT_WAY, EVENTS_WITHOUT_SHARD, Meters};
 use crate::shard::ShardEvent;
 
 /// A request waits this long for its shard to have an owner.
@@ -62,6 +63,7 @@ pub struct Node {
     pub hooks: Arc<dyn Hooks>,
     /// Who decides what happens to a shard that failed; `None`: it starts again by itself.
     pub failures: Option<Arc<News>>,
+    pub(crate) meters: Meters,
     pub(crate) peers: OnceLock<Arc<dyn Peers<Wire>>>,
 }
 
@@ -117,7 +119,7 @@ impl Node {
         if let Err(ShardEvent::Entity(event)) = here
             && self.forward(shard, event).is_err()
         {
-            metrics::counter!("agentchat_events_without_shard_total").increment(1);
+            metrics::counter!(EVENTS_WITHOUT_SHARD).increment(1);
         }
     }
 
@@ -173,7 +175,7 @@ impl Node {
             Some(port) => {
                 let _ = self.send(port.node, Wire::Returned(event)); // without a way its requester learns that by itself
             }
-            None => metrics::counter!("agentchat_events_without_shard_total").increment(1),
+            None => metrics::counter!(EVENTS_WITHOUT_SHARD).increment(1),
         }
     }
 
@@ -182,7 +184,7 @@ impl Node {
         if port.node == self.id {
             self.ports.answer(port.number, Answer::Reply(reply));
         } else if self.send(port.node, Wire::Answer(port.number, Box::new(reply))).is_err() {
-            metrics::counter!("agentchat_answers_without_way_total").increment(1);
+            metrics::counter!(ANSWERS_WITHOUT_WAY).increment(1);
         }
     }
 

@@ -8,9 +8,10 @@
 //! N5  A shard that leaves goes on until nothing is under way in it, but takes no new requests.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cluster::region::Mailbox;
+use cluster::region::{Load, Mailbox};
 use cluster::shard::ShardId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::cql::Guard;
@@ -35,7 +36,9 @@ pub fn wall_clock() -> Timestamp {
 /// What a host is told.
 #[derive(Debug)]
 pub enum ToHost {
-    /// Something happens in the shard.
+    /// Somebody tells the shard something.
+    Posted(ShardEvent),
+    /// Something that it waits for has happened.
     Step(ShardEvent),
     /// Come to rest and stop (N5).
     Leave,
@@ -43,14 +46,30 @@ pub enum ToHost {
 
 impl ractor::Message for ToHost {}
 
-struct ShardMailbox(ActorRef<ToHost>);
+/// What the shard has to do, counted where it changes.
+#[derive(Debug, Default)]
+struct Counts {
+    waiting: AtomicUsize,
+    resident: AtomicUsize,
+}
+
+struct ShardMailbox(ActorRef<ToHost>, Arc<Counts>);
 
 impl Mailbox<ShardEvent> for ShardMailbox {
     fn post(&self, message: ShardEvent) -> Result<(), ShardEvent> {
-        self.0.cast(ToHost::Step(message)).map_err(|failure| match failure {
-            ractor::MessagingErr::SendErr(ToHost::Step(message)) => message,
-            _ => ShardEvent::Tick,
+        self.1.waiting.fetch_add(1, Ordering::Relaxed);
+        self.0.cast(ToHost::Posted(message)).map_err(|failure| {
+            self.1.waiting.fetch_sub(1, Ordering::Relaxed);
+            match failure {
+                ractor::MessagingErr::SendErr(ToHost::Posted(message)) => message,
+                _ => ShardEvent::Tick,
+            }
         })
+    }
+
+    fn load(&self) -> Load {
+        let Counts { waiting, resident } = &*self.1;
+        Load { waiting: waiting.load(Ordering::Relaxed), resident: resident.load(Ordering::Relaxed) }
     }
 }
 
@@ -81,6 +100,7 @@ pub struct HostState {
     shard: Shard,
     timer_at: Option<Timestamp>,
     leaving: bool,
+    counts: Arc<Counts>,
     ended: bool,
 }
 
@@ -118,10 +138,11 @@ impl Actor for ShardHost {
             node.sessions.close_shard(id, CloseReason::Restart);
             settled(node.store.as_ref()).await;
         }
-        node.region.install(id, fence.epoch, Arc::new(ShardMailbox(myself)));
+        let counts = Arc::new(Counts::default());
+        node.region.install(id, fence.epoch, Arc::new(ShardMailbox(myself, Arc::clone(&counts))));
         node.routes.touch();
         let shard = Shard::new(node.limits, fence);
-        Ok(HostState { fence, node, shard, timer_at: None, leaving: false, ended: false })
+        Ok(HostState { fence, node, shard, timer_at: None, leaving: false, counts, ended: false })
     }
 
     async fn handle(
@@ -132,12 +153,16 @@ impl Actor for ShardHost {
     ) -> Result<(), ActorProcessingErr> {
         if !state.node.held.holds(state.fence) {
             state.end(&myself); // N4
-            if let ToHost::Step(ShardEvent::Entity(event)) = message {
+            if let ToHost::Posted(ShardEvent::Entity(event)) = message {
                 state.node.give_back(Box::new(event));
             }
             return Ok(());
         }
         match message {
+            ToHost::Posted(event) => {
+                state.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+                step(&myself, state, event);
+            }
             ToHost::Step(event) => step(&myself, state, event),
             ToHost::Leave => {
                 state.node.region.leave(state.id(), state.fence.epoch);
@@ -163,6 +188,7 @@ fn step(myself: &ActorRef<ToHost>, state: &mut HostState, event: ShardEvent) {
     }
     let mut out = Outbox::default();
     state.shard.step(now, event, &mut out);
+    state.counts.resident.store(state.shard.resident(), Ordering::Relaxed);
     carry_out(myself, state, out);
     if let Some(at) = state.shard.next_wake().filter(|at| state.timer_at.is_none_or(|timer| *at < timer)) {
         state.timer_at = Some(at);
@@ -174,8 +200,12 @@ fn carry_out(myself: &ActorRef<ToHost>, state: &HostState, out: Outbox) {
     let node = &state.node;
     if !out.commits.is_empty() {
         let (ids, batches): (Vec<EntityId>, Vec<_>) = out.commits.into_iter().unzip();
-        let myself = myself.clone();
+        let (myself, submitter, submitted) = (myself.clone(), Arc::clone(node), Instant::now());
+        node.meters.batches.increment(batches.len() as u64);
         let done = Box::new(move |outcomes: Vec<Result<(), StoreError>>| {
+            let meters = &submitter.meters;
+            meters.batch_seconds.record(submitted.elapsed().as_secs_f64());
+            meters.batch_failures.increment(outcomes.iter().filter(|outcome| outcome.is_err()).count() as u64);
             if let Some(Err(error)) = outcomes.iter().find(|outcome| outcome.is_err()) {
                 warn!(%error, "a batch was not stored");
             }

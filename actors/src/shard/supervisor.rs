@@ -100,7 +100,7 @@ impl Actor for Supervisor {
             SupervisionEvent::ActorFailed(child, reason) => {
                 if let Some((fence, _)) = children.shards.remove(&child.get_id()) {
                     error!(shard = fence.shard, %reason, "a shard failed and is started again");
-                    metrics::counter!("agentchat_shard_restarts_total").increment(1);
+                    metrics::counter!(crate::metrics::SHARD_RESTARTS).increment(1);
                     children.failed(&myself, fence).await?;
                 }
             }

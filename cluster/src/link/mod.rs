@@ -17,12 +17,13 @@ mod pump;
 mod session;
 mod stream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::gauge;
 use schema::ownership::NodeRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +34,7 @@ pub use self::frame::{Envelope, VERSION};
 use self::session::{Sessions, SessionsError};
 use self::stream::Security;
 pub use self::stream::SecurityError;
+use crate::metrics::{LINK_QUEUE, LINK_UNACKED, LINK_UP, LINKS_EXPECTED, LINKS_UP};
 use crate::peers::{Peers, Receiver};
 use crate::routes::{NodeId, Route};
 use crate::shard::ShardId;
@@ -90,7 +92,8 @@ struct Link<M> {
     queue: mpsc::Sender<Envelope<M>>,
     /// The peer's number for its side of this link; 0: it was not heard of yet.
     theirs: AtomicU64,
-    /// Frames of ours that have arrived there, and of theirs that have arrived here.
+    /// Frames of ours that went out, those that have arrived there, and those of theirs that have arrived here.
+    sent: AtomicU64,
     acked: AtomicU64,
     received: AtomicU64,
     /// When the peer was heard of last, in milliseconds since the links were opened.
@@ -110,6 +113,8 @@ pub struct Links<M> {
     /// Those that are up.
     links: Mutex<HashMap<NodeId, Arc<Link<M>>>>,
     addresses: Mutex<HashMap<NodeId, NodeRow>>,
+    /// Names of all peers that were ever linked: their gauges go to 0, they do not go away.
+    met: Mutex<BTreeSet<String>>,
     started: std::time::Instant,
 }
 
@@ -133,6 +138,7 @@ impl<M: Payload> Links<M> {
             sessions,
             links: Mutex::default(),
             addresses: Mutex::default(),
+            met: Mutex::default(),
             started: std::time::Instant::now(),
         });
         tokio::spawn(stream::accept(Arc::clone(&links), listener));
@@ -204,7 +210,31 @@ impl<M: Payload> Links<M> {
     }
 }
 
+impl<M> Links<M> {
+    /// Brings the gauges up to date.
+    pub fn observe(&self) {
+        let links: Vec<Arc<Link<M>>> =
+            self.links.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let expected = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).len();
+        gauge!(LINKS_EXPECTED).set(expected as f64);
+        gauge!(LINKS_UP).set(links.len() as f64);
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.extend(links.iter().map(|link| link.name.clone()));
+        for name in met.iter() {
+            let link = links.iter().find(|link| link.name == *name);
+            let waiting = link.map_or(0, |link| QUEUE - link.queue.capacity());
+            gauge!(LINK_UP, "peer" => name.clone()).set(f64::from(u8::from(link.is_some())));
+            gauge!(LINK_QUEUE, "peer" => name.clone()).set(waiting as f64);
+            gauge!(LINK_UNACKED, "peer" => name.clone()).set(link.map_or(0, |link| link.unacked()) as f64);
+        }
+    }
+}
+
 impl<M> Link<M> {
+    fn unacked(&self) -> u64 {
+        self.sent.load(Ordering::Acquire).saturating_sub(self.acked.load(Ordering::Acquire))
+    }
+
     /// A place in the queue; without one the link ends (L2).
     fn place(&self) -> Option<mpsc::Permit<'_, Envelope<M>>> {
         let place = self.queue.try_reserve();

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::frame::Frame;
 use super::{Envelope, Link, Links, Payload, VERSION};
+use crate::metrics::{LINK_BYTES, LINK_ENDS, LINK_MESSAGES, LINK_UPS};
 
 /// Frames out that are not acknowledged.
 pub(super) const WINDOW: u64 = 64;
@@ -49,7 +50,7 @@ impl<M: Payload> Pump<M> {
         self.links.forget(&self.link);
         if self.up {
             info!(peer = self.link.name, why, "a link to another node has ended");
-            metrics::counter!("agentchat_link_ends_total", "peer" => self.link.name.clone()).increment(1);
+            metrics::counter!(LINK_ENDS, "peer" => self.link.name.clone()).increment(1);
             self.links.receiver.lost(peer);
             self.links.gossip.linked(peer, false);
         }
@@ -96,6 +97,7 @@ impl<M: Payload> Pump<M> {
     fn come_up(&mut self) {
         self.up = true;
         info!(peer = self.link.name, "a link to another node is up");
+        metrics::counter!(LINK_UPS, "peer" => self.link.name.clone()).increment(1);
         self.links.links().insert(self.link.peer, Arc::clone(&self.link));
         self.links.gossip.linked(self.link.peer, true);
     }
@@ -104,8 +106,8 @@ impl<M: Payload> Pump<M> {
         let (theirs, received) = (self.link.theirs.load(Ordering::Acquire), self.link.received.load(Ordering::Acquire));
         self.number += u64::from(!messages.is_empty());
         self.told = received;
-        metrics::counter!("agentchat_link_messages_total", "peer" => self.link.name.clone())
-            .increment(messages.len() as u64);
+        self.link.sent.store(self.number, Ordering::Release);
+        metrics::counter!(LINK_MESSAGES, "peer" => self.link.name.clone()).increment(messages.len() as u64);
         let frame = Frame {
             version: VERSION,
             from: self.links.options.id,
@@ -117,8 +119,7 @@ impl<M: Payload> Pump<M> {
         };
         match rmp_serde::to_vec(&frame) {
             Ok(bytes) => {
-                metrics::counter!("agentchat_link_bytes_total", "peer" => self.link.name.clone())
-                    .increment(bytes.len() as u64);
+                metrics::counter!(LINK_BYTES, "peer" => self.link.name.clone()).increment(bytes.len() as u64);
                 self.inbox.cast(bytes).is_ok()
             }
             Err(error) => {

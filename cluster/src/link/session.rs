@@ -239,6 +239,7 @@ impl<M: Payload> Desk<M> {
             generation: self.made,
             queue,
             theirs: AtomicU64::new(early.map_or(0, |(connection, _)| *connection)),
+            sent: AtomicU64::new(0),
             acked: AtomicU64::new(0),
             received: AtomicU64::new(early.map_or(0, |(_, number)| *number)),
             heard_at: AtomicU64::new(self.links.now_ms()),

@@ -177,7 +177,7 @@ pub(super) async fn accept<M: Payload>(links: Arc<Links<M>>, listener: TcpListen
                     debug!(%from, %reason, "a connection to the cluster port was refused");
                     return;
                 }
-                metrics::counter!("agentchat_link_strangers_total").increment(1);
+                metrics::counter!(crate::metrics::LINK_STRANGERS).increment(1);
                 warn!(%from, %reason, "a connection to the cluster port was refused");
             }
         });

@@ -28,6 +28,7 @@ use self::plan::plan;
 use crate::held::Held;
 use crate::lease::{OwnLease, Standing, Terms, Watch};
 use crate::link::{Envelope, Gossip, Links, Payload};
+use crate::metrics::{LEASES_LOST, LEASES_REMOVED, SHARDS_OWNED};
 use crate::routes::{NodeId, Route, Routes};
 use crate::shard::ShardId;
 
@@ -328,7 +329,7 @@ impl Member {
     fn start_anew(&self) {
         if self.lease().row().is_some() {
             warn!(node = self.options.name, "the lease is lost: everything hosted here stops, and starts anew");
-            metrics::counter!("agentchat_leases_lost_total").increment(1);
+            metrics::counter!(LEASES_LOST).increment(1);
         } else {
             debug!(node = self.options.name, "another process has this name, or had it: waiting for its lease to end");
         }
@@ -379,7 +380,7 @@ impl Member {
             self.missing.store(plan.take.len(), Ordering::Release);
             self.carry_out(&me, plan).await;
         }
-        metrics::gauge!("agentchat_shards_owned").set(self.hosted_here() as f64);
+        metrics::gauge!(SHARDS_OWNED).set(self.hosted_here() as f64);
         Ok(())
     }
 
@@ -411,7 +412,7 @@ impl Member {
             match ask(self.table.change_node(&row.name, Some(row), None)).await {
                 Ok(true) => {
                     warn!(node = row.name, "a node was silent for a whole term: its lease is removed");
-                    metrics::counter!("agentchat_leases_removed_total").increment(1);
+                    metrics::counter!(LEASES_REMOVED).increment(1);
                     self.news.wake();
                     self.fabric.nudge();
                 }

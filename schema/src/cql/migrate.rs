@@ -29,7 +29,10 @@ pub async fn migrate(options: &CqlOptions) -> Result<(i32, i32), OpenError> {
     let session = connect(options).await?;
     let keyspace = &options.keyspace;
     let replication = format!("{{'class': 'NetworkTopologyStrategy', 'replication_factor': {}}}", options.replication);
-    define(&session, &format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}")).await?;
+    let create = format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}");
+    if !(is_scylla(&session).await && create_without_tablets(&session, &create).await) {
+        define(&session, &create).await?;
+    }
     for table in ["schema_version (id int PRIMARY KEY, version int)", "schema_lock (id int PRIMARY KEY, holder text)"] {
         define(&session, &format!("CREATE TABLE IF NOT EXISTS {keyspace}.{table}")).await?;
     }
@@ -58,6 +61,19 @@ async fn apply(session: &Session, keyspace: &str, holder: &str) -> Result<(i32, 
         session.query_unpaged(done, ()).await.map_err(|error| OpenError::Schema(error.to_string()))?;
     }
     Ok((before, VERSION))
+}
+
+/// ScyllaDB up to 2025.3 has no lightweight transactions in a keyspace with tablets, which newer ones make by default.
+/// Versions that know no tablets refuse the option, and need none.
+async fn create_without_tablets(session: &Session, create: &str) -> bool {
+    session.query_unpaged(format!("{create} AND tablets = {{'enabled': false}}"), ()).await.is_ok()
+}
+
+/// Whether the cluster is ScyllaDB: it has a system table that nobody else has.
+pub(super) async fn is_scylla(session: &Session) -> bool {
+    let select = "SELECT table_name FROM system_schema.tables WHERE keyspace_name='system_schema' AND table_name='scylla_tables'";
+    let rows = session.query_unpaged(select, ()).await.ok().and_then(|answer| answer.into_rows_result().ok());
+    rows.is_some_and(|rows| rows.rows_num() > 0)
 }
 
 /// Statements of a file, without its comments.

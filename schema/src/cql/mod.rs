@@ -18,6 +18,7 @@ mod log;
 mod migrate;
 mod ownership;
 pub mod pipeline;
+mod probe;
 mod session;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::migrate::migrate;
+pub use self::probe::{Probe, probe};
 
 use self::identity::Identity;
 use self::layout::{Home, Place, key_at};

@@ -229,7 +229,7 @@ impl<L: Log> Pipeline<L> {
                 Err(StoreError::Corrupt(what)) => return Err(StoreError::Corrupt(what)),
                 Err(error) => tracing::warn!(shard = fence.shard, %error, "a write is repeated"),
             }
-            metrics::counter!("agentchat_cql_write_retries_total").increment(1);
+            metrics::counter!(crate::metrics::CQL_WRITE_RETRIES).increment(1);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }

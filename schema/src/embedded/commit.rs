@@ -8,11 +8,13 @@ use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use super::codec::{encode, insert};
 use super::wal::{AppendError, Segment};
 use super::{Shared, held, unavailable};
 use crate::kv::KvOp;
+use crate::metrics::{STORE_BATCHES, STORE_FAILURES, STORE_LOG_BYTES, STORE_QUEUE, STORE_REFUSALS, STORE_SYNC_SECONDS};
 use crate::store::{Done, StoreError};
 
 /// Most batches that wait for the committer: some seconds of its work.
@@ -60,16 +62,17 @@ impl Shared {
     pub(super) fn enqueue(&self, job: Job) {
         let mut queue = held(&self.queue);
         let refusal = if queue.closed {
-            Some("store is closed")
+            Some(("closed", "store is closed"))
         } else if queue.batches + job.batches.len() > QUEUE_BATCHES_MAX || queue.bytes + job.bytes > QUEUE_BYTES_MAX {
-            Some("write queue is full")
+            Some(("queue", "write queue is full"))
         } else if self.unflushed.load(Ordering::Relaxed) > UNFLUSHED_MAX {
-            Some("flush is behind")
+            Some(("flush", "flush is behind"))
         } else {
             None
         };
-        if let Some(reason) = refusal {
+        if let Some((label, reason)) = refusal {
             drop(queue);
+            metrics::counter!(STORE_REFUSALS, "reason" => label).increment(job.batches.len() as u64);
             return job.fail(&unavailable(reason));
         }
         queue.batches += job.batches.len();
@@ -96,6 +99,7 @@ impl Shared {
             group.push(job);
         }
         queue.bytes -= bytes;
+        metrics::gauge!(STORE_QUEUE).set(queue.batches as f64);
         Some(group)
     }
 
@@ -113,14 +117,23 @@ impl Shared {
             // One frame per group: pages of an unsynced group reach the disk in any order, so a tear may lie
             // anywhere in it, and must not look like damage in front of a good frame.
             let payload: Vec<u8> = group.iter().flat_map(|job| job.payloads.iter().flatten().copied()).collect();
-            match segment.append(&payload, &self.faults) {
-                Ok(()) => self.publish(group),
+            let started = Instant::now();
+            let appended = segment.append(&payload, &self.faults);
+            metrics::histogram!(STORE_SYNC_SECONDS).record(started.elapsed().as_secs_f64());
+            match appended {
+                Ok(()) => {
+                    metrics::counter!(STORE_LOG_BYTES).increment(payload.len() as u64);
+                    *held(&self.position) = (segment.number, segment.synced); // B1
+                    self.publish(group);
+                }
                 Err(AppendError::NotWritten(error)) => {
                     tracing::error!(%error, "log write failed; nothing of it is kept");
+                    metrics::counter!(STORE_FAILURES, "outcome" => "not_written").increment(1);
                     fail(group, &unavailable(error));
                 }
                 Err(AppendError::Unknown(error)) => {
                     tracing::error!(%error, "log sync failed; outcome of the group is unknown");
+                    metrics::counter!(STORE_FAILURES, "outcome" => "unknown").increment(1);
                     fail(group, &StoreError::Timeout);
                 }
             }
@@ -132,6 +145,7 @@ impl Shared {
         // disk that fixes this one's length (L1), and what came after it would not be replayed.
         segment.abandoned = true;
         *segment = Segment::create(&self.dir, segment.number + 1, segment.synced, &self.faults)?;
+        *held(&self.position) = (segment.number, segment.synced); // B1: the one before may be flushed and go away
         self.rotate(segment.number, flush);
         Ok(())
     }
@@ -144,6 +158,7 @@ impl Shared {
                 insert(&self.tree, ops, seqno);
                 self.visible.store(seqno + 1, Ordering::Release);
             }
+            metrics::counter!(STORE_BATCHES).increment(count as u64);
             (job.done)(vec![Ok(()); count]);
         }
     }

@@ -6,11 +6,12 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lsm_tree::AbstractTree;
 
-use super::{Shared, wal};
+use super::{Shared, held, wal};
+use crate::metrics::{STORE_FLUSH_FAILURES, STORE_FLUSH_SECONDS, STORE_UNFLUSHED};
 
 /// Pause before a failed flush is tried again.
 const FLUSH_RETRY: Duration = Duration::from_secs(1);
@@ -21,7 +22,8 @@ impl Shared {
     /// Seals the memtable; segments below `number` go once it is in tables.
     pub(super) fn rotate(&self, number: u64, flush: &Sender<u64>) {
         self.tree.rotate_memtable();
-        self.unflushed.fetch_add(1, Ordering::Relaxed);
+        let before = self.unflushed.fetch_add(1, Ordering::Relaxed);
+        metrics::gauge!(STORE_UNFLUSHED).set((before + 1) as f64);
         // The flusher ends only after the committer dropped its sender.
         let _ = flush.send(number);
     }
@@ -40,17 +42,25 @@ impl Shared {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let Some(number) = below else { continue };
-            match self.flush_below(number) {
+            let started = Instant::now();
+            let flushed = self.flush_below(number);
+            metrics::histogram!(STORE_FLUSH_SECONDS).record(started.elapsed().as_secs_f64());
+            match flushed {
                 Ok(()) => {
-                    self.unflushed.fetch_sub(waiting, Ordering::Relaxed);
+                    let before = self.unflushed.fetch_sub(waiting, Ordering::Relaxed);
+                    metrics::gauge!(STORE_UNFLUSHED).set(before.saturating_sub(waiting) as f64);
                     (below, waiting) = (None, 0);
                 }
-                Err(error) => tracing::error!(%error, "flush failed; the log is kept and it is tried again"),
+                Err(error) => {
+                    tracing::error!(%error, "flush failed; the log is kept and it is tried again");
+                    metrics::counter!(STORE_FLUSH_FAILURES).increment(1);
+                }
             }
         }
     }
 
     fn flush_below(&self, number: u64) -> Result<(), String> {
+        let _no_snapshot = held(&self.files); // B2
         let watermark = {
             let _no_readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
             self.visible.load(Ordering::Acquire)

@@ -23,6 +23,8 @@
 mod codec;
 mod commit;
 mod flush;
+mod probe;
+mod snapshot;
 mod wal;
 
 use std::fs::File;
@@ -37,6 +39,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use fs4::fs_std::FileExt;
 use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Guard, SequenceNumberCounter};
+
+pub use self::probe::{Presence, free_bytes, probe};
 
 use self::codec::{decode, insert};
 use self::commit::{Job, Queue};
@@ -121,6 +125,10 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     unflushed: AtomicU64,
+    /// The segment that is written, and how much of it is answered for (see `snapshot`).
+    position: Mutex<(u64, u64)>,
+    /// Held while files of the index and closed segments come and go, or are copied.
+    files: Mutex<()>,
     segment_bytes: u64,
     faults: Arc<Faults>,
     /// Kept open for its lock; given up when the threads have ended.
@@ -169,6 +177,8 @@ impl EmbeddedStore {
             queue: Mutex::default(),
             wake: Condvar::new(),
             unflushed: AtomicU64::new(0),
+            position: Mutex::new((segment.number, segment.synced)),
+            files: Mutex::default(),
             segment_bytes: options.segment_bytes,
             faults,
             lock: Mutex::new(Some(lock)),

@@ -171,3 +171,60 @@ fn a_missing_segment_is_corruption() {
     std::fs::remove_file(wal::path(dir.path(), 2)).expect("removed");
     assert!(matches!(replay(), Err(OpenError::Corrupt { offset: 0, .. })));
 }
+
+/// Snapshots under writers, with segments closed, flushed and compacted all the time: each holds every batch that was
+/// answered before it began, and no half of a later one.
+#[test]
+fn a_snapshot_under_load_holds_what_was_answered() {
+    const WRITERS: u64 = 6;
+    const SNAPSHOTS: usize = 5;
+    let (dir, copies) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    let store = small(dir.path());
+    let key = |writer: u64, n: u64, half: u8| [&writer.to_be_bytes()[..], &n.to_be_bytes(), &[half]].concat();
+    let answered: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut taken = Vec::new();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (store, answered, stop) = (&store, &answered[writer as usize], &stop);
+            scope.spawn(move || {
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let put = |half| KvOp::Put(key(writer, n, half), vec![half; 700]);
+                    // Segments this small close faster than they are flushed now and then; a refusal wrote nothing.
+                    while let [Err(refused)] = &apply(store, vec![vec![put(0), put(1)]])[..] {
+                        assert_eq!(*refused, unavailable("flush is behind"));
+                        std::thread::yield_now();
+                    }
+                    answered.store(n + 1, Ordering::Release);
+                }
+            });
+        }
+        for number in 0..SNAPSHOTS {
+            let goal = 60 * (number as u64 + 1); // some segments further each time
+            while answered.iter().any(|answered| answered.load(Ordering::Acquire) < goal) {
+                std::thread::yield_now();
+            }
+            let before: Vec<u64> = answered.iter().map(|answered| answered.load(Ordering::Acquire)).collect();
+            let to = copies.path().join(number.to_string());
+            store.snapshot(&to).expect("taken");
+            taken.push((to, before));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(store.snapshot(&taken[0].0).is_err(), "B4: a snapshot is never overwritten");
+    drop(store);
+    for (copy, before) in taken {
+        let copy = small(&copy);
+        for (writer, before) in (0..WRITERS).zip(before) {
+            let range = (key(writer, 0, 0), key(writer, u64::MAX, 1));
+            let rows = copy.backend.engine.scan(&range.0, &range.1, usize::MAX, Direction::Up).expect("reads");
+            assert!(rows.len() as u64 >= 2 * before, "writer {writer}: {} rows, {before} answered", rows.len());
+            let whole = rows.len() / 2;
+            let expected = (0..whole as u64).flat_map(|n| [key(writer, n, 0), key(writer, n, 1)]);
+            assert!(rows.iter().map(|(key, _)| key.clone()).eq(expected), "W1: whole batches, without a hole");
+        }
+    }
+}

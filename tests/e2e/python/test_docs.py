@@ -1,0 +1,126 @@
+"""The documents teach with commands and programs: those marked `run` are taken out of them and run, page by page.
+
+A page is one reader: its blocks run in order, in one directory, where `data` is the data directory of a server that keeps
+no limits. Addresses of the page become those of the server. Shell blocks of a page share one shell's variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import OPERATOR_TOKEN, Server
+
+BLOCK = re.compile(r"^( *)```(\w+) run\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+BLOCK_DEADLINE_S = 120
+INSTALL_DEADLINE_S = 300
+ROOT = Path(os.environ.get("AGENTCHAT_ROOT", Path(__file__).parents[3]))
+PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if BLOCK.search(page.read_text()))
+NODE_PACKAGES = "tests/e2e/typescript/package.json"
+
+
+class Reader:
+    """Somebody who follows one page to the letter."""
+
+    def __init__(self, server: Server, home: Path) -> None:
+        self.server = server
+        self.home = home
+        (home / "data").symlink_to(server.data)
+        (home / "backups").mkdir()
+        commands = home / "bin"
+        commands.mkdir()
+        (commands / "agentchat").symlink_to(os.environ["AGENTCHAT_BIN"])
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTCHAT_")} | {
+            "HOME": str(home),
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "AGENTCHAT_LISTEN": f"127.0.0.1:{server.port}",
+            "AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN,
+        }
+
+    def local(self, text: str) -> str:
+        """The block with the address of this server for the one of the page."""
+        return text.replace("127.0.0.1:8080", f"127.0.0.1:{self.server.port}")
+
+    def run(self, command: list[str], shown: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=BLOCK_DEADLINE_S
+        )
+        assert done.returncode == 0, f"{shown}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{self.server.tail()}"
+        return done.stdout
+
+    def sh(self, block: str) -> str:
+        """In a shell that knows the variables and functions of the blocks before it."""
+        state = self.home / "state.sh"
+        before = f". '{state}'\n" if state.exists() else ""
+        after = f"\n{{ declare -p | grep -vE '^declare -[a-z]*[rx]|^declare -[aA-]+ (BASH|DIRSTACK|FUNC|GROUPS|PIPESTATUS)'; declare -f; }} > '{state}'\n"
+        return self.run(["bash", "-c", f"set -euo pipefail\n{before}{block}{after}"], block)
+
+    def python(self, block: str) -> str:
+        program = self.home / "program.py"
+        program.write_text(block)
+        return self.run([sys.executable, str(program)], block)
+
+    def js(self, block: str) -> str:
+        if not (self.home / "node_modules").exists():
+            (self.home / "node_modules").symlink_to(node_modules())
+        program = self.home / "program.mjs"
+        program.write_text(block)
+        return self.run(["node", str(program)], block)
+
+
+def node_modules() -> Path:
+    """The packages of the TypeScript suite, installed once beside this suite."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        assert os.environ.get("CI") != "true", "node and npm are needed"
+        pytest.skip("node or npm is not installed")
+    work = Path.cwd().parent / "docs-node"
+    wanted = (ROOT / NODE_PACKAGES).read_text()
+    stamp = work / "package.installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        work.mkdir(exist_ok=True)
+        (work / "package.json").write_text(wanted)
+        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+        subprocess.run(install, cwd=work, check=True, timeout=INSTALL_DEADLINE_S)
+        stamp.write_text(wanted)
+    return work / "node_modules"
+
+
+@pytest.fixture
+def reader(own_server: Server, tmp_path: Path) -> Iterator[Reader]:
+    home = tmp_path / "home"
+    home.mkdir()
+    yield Reader(own_server, home)
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of the blocks to run; one inside a list loses its indentation."""
+    found = []
+    for indent, language, text in BLOCK.findall((ROOT / "docs" / page).read_text()):
+        found.append((language, "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))))
+    return found
+
+
+def test_pages_have_blocks_to_run() -> None:
+    assert {"quickstart.md", "clients.md", "operations.md", "self-hosting.md"} <= set(PAGES)
+    languages = {language for page in PAGES for language, _ in blocks(page)}
+    assert languages == {"sh", "python", "js"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_page_says_works(reader: Reader, page: str) -> None:
+    said = [getattr(reader, language)(reader.local(block)) for language, block in blocks(page)]
+    expected = {
+        "quickstart.md": ["hello bob", "carol says hello dave", "erin says hello frank"],
+        "clients.md": ["name: agentchat-skill"],
+        "operations.md": [" files, ", "0 faults in restored"],
+        "self-hosting.md": ["0 failed", '"handle": "fleet-1"'],
+    }.get(page, [])
+    for text in expected:
+        assert text in "".join(said), f"{page} did not say {text!r}:\n{''.join(said)[-3000:]}"
