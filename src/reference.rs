@@ -23,7 +23,7 @@ const MEANINGS: [(&str, &str); 5] = [
 ];
 
 /// Single limits, under `[numbers]`.
-const NUMBERS: [(&str, &str); 23] = [
+const NUMBERS: [(&str, &str); 28] = [
     ("requests_per_second", "Authenticated requests, per agent and second"),
     ("sends_per_second", "Messages, per agent and second"),
     ("cold_threads", "Strangers written to without an answer yet, per agent in 24 h"),
@@ -47,6 +47,11 @@ const NUMBERS: [(&str, &str); 23] = [
     ("otp_per_hour", "Codes to one address, per hour"),
     ("email_live", "Agents that one address may back at a time"),
     ("email_lifetime", "Agents that one address may ever register"),
+    ("sign_in_per_hour", "Sign-in codes of owners, per IP and hour"),
+    ("sign_in_codes_per_hour", "Sign-in codes to one address, per hour"),
+    ("sign_in_verify_per_10_minutes", "Sign-in codes tried, per IP in 10 minutes"),
+    ("refresh_per_minute", "Renewals of a dashboard session, per IP and minute"),
+    ("claims_per_10_minutes", "Claims of agents, per IP in 10 minutes"),
 ];
 
 const HEAD: &str = "\
