@@ -12,6 +12,7 @@
 //! M3  A lost lease ends in `tend` and nowhere else: nothing that was taken under it can be held under the next.
 
 mod moves;
+mod news;
 pub mod plan;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,12 +25,13 @@ use schema::store::StoreError;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+pub use self::news::News;
 use self::plan::plan;
 use crate::held::Held;
 use crate::lease::{OwnLease, Standing, Terms, Watch};
-use crate::link::{Envelope, Gossip, Links, Payload};
+use crate::link::{Envelope, Links, Payload};
 use crate::metrics::{LEASES_LOST, LEASES_REMOVED, SHARDS_OWNED};
-use crate::routes::{NodeId, Route, Routes};
+use crate::routes::{NodeId, Route};
 use crate::shard::ShardId;
 
 /// A question to the tables is given up after this: its outcome is open then.
@@ -120,60 +122,6 @@ pub struct MemberOptions {
     pub shards: u32,
     /// How long leases last.
     pub terms: Terms,
-}
-
-/// What concerns members, told by links.
-#[derive(Debug)]
-pub struct News {
-    routes: Arc<Routes>,
-    held: Arc<Held>,
-    id: NodeId,
-    wake: Notify,
-    /// Look at everything, not at leases alone.
-    thorough: AtomicBool,
-    moved: AtomicBool,
-    met: Mutex<Vec<NodeId>>,
-}
-
-impl News {
-    /// For the member of process `id`.
-    pub fn new(id: NodeId, routes: Arc<Routes>, held: Arc<Held>) -> Arc<Self> {
-        let (wake, thorough, moved) = (Notify::new(), AtomicBool::new(true), AtomicBool::new(false));
-        Arc::new(Self { routes, held, id, wake, thorough, moved, met: Mutex::default() })
-    }
-
-    /// Makes the member look at once, and at everything.
-    pub fn wake(&self) {
-        self.thorough.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-}
-
-impl Gossip for News {
-    fn news(&self, routes: Vec<(ShardId, Route)>) {
-        let shards = self.routes.shards();
-        // What is held here is known here.
-        let foreign = |(shard, route): &(ShardId, Route)| shard.0 < shards && route.owner != Some(self.id);
-        let news: Vec<_> =
-            routes.into_iter().filter(foreign).filter(|(shard, _)| self.held.epoch(*shard) == 0).collect();
-        if self.routes.learn(news) {
-            self.moved.store(true, Ordering::Release);
-            self.wake();
-        }
-    }
-
-    fn nudged(&self) {
-        self.wake();
-    }
-
-    fn linked(&self, peer: NodeId, up: bool) {
-        if up {
-            self.met.lock().unwrap_or_else(PoisonError::into_inner).push(peer);
-            self.moved.store(true, Ordering::Release);
-        }
-        self.routes.touch();
-        self.wake();
-    }
 }
 
 /// A member of a cluster.
