@@ -11,6 +11,8 @@ pub const HTTP_SECONDS: &str = "agentchat_http_request_seconds";
 pub const HTTP_CLIENTS: &str = "agentchat_http_clients_total";
 /// Agents' sockets that are open.
 pub const SOCKETS: &str = "agentchat_sockets";
+/// Sockets of owners' pages that are open.
+pub const DASHBOARD_SOCKETS: &str = "agentchat_dashboard_sockets";
 /// Sockets closed by us, by `code`.
 pub const SOCKET_CLOSES: &str = "agentchat_socket_closes_total";
 /// Frames from and to agents.
@@ -48,6 +50,7 @@ pub fn describe() {
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "From the head of a request to the head of its answer, by route");
     describe_counter!(HTTP_CLIENTS, Unit::Count, "Requests by known client");
     describe_gauge!(SOCKETS, Unit::Count, "Sockets of agents that are open");
+    describe_gauge!(DASHBOARD_SOCKETS, Unit::Count, "Sockets of owners' pages that are open");
     describe_counter!(SOCKET_CLOSES, Unit::Count, "Sockets closed by the server, by code");
     describe_counter!(FRAMES_IN, Unit::Count, "Frames from agents");
     describe_counter!(FRAMES_OUT, Unit::Count, "Frames to agents");
@@ -68,6 +71,7 @@ pub fn describe() {
         counter!(name).increment(0);
     }
     gauge!(SOCKETS).increment(0.0);
+    gauge!(DASHBOARD_SOCKETS).increment(0.0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

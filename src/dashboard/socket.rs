@@ -31,6 +31,7 @@ use super::same_origin;
 use super::session::SignedIn;
 use super::shapes::{Row, message_row};
 use crate::app::{App, draining};
+use crate::metrics::DASHBOARD_SOCKETS;
 use crate::wire::error::ApiError;
 use crate::wire::fields::Query;
 use crate::wire::message::MessageState;
@@ -111,14 +112,14 @@ struct Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         self.domain.unwatch(self.owner, self.session);
-        metrics::gauge!("agentchat_dashboard_sockets").decrement(1);
+        metrics::gauge!(DASHBOARD_SOCKETS).decrement(1);
     }
 }
 
 async fn serve(app: &App, mut transport: Transport, ticket: &str) {
     let watched = match redeem(app, ticket).await {
         Ok(Some((owner, sign_in))) => app.domain.watch(owner, sign_in).await.map(|(session, frames)| {
-            metrics::gauge!("agentchat_dashboard_sockets").increment(1);
+            metrics::gauge!(DASHBOARD_SOCKETS).increment(1);
             (Watching { domain: app.domain.clone(), owner, session }, frames)
         }),
         Ok(None) => Err(Refusal::Unauthorized),

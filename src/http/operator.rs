@@ -96,8 +96,9 @@ async fn provision(State(app): State<App>, _: Operator, body: Bytes) -> Result<R
         fields.complain("prefix", "must be at most 16 characters, and a handle with a number behind it");
     }
     let seed = fields.text("key_seed");
-    if seed.as_ref().is_some_and(|seed| !KEY_SEED.contains(&seed.len())) {
-        fields.complain("key_seed", "must have 64 to 256 characters; take 32 random bytes in hexadecimal");
+    let fits = |seed: &String| KEY_SEED.contains(&seed.len()) && seed.bytes().all(|byte| byte.is_ascii_graphic());
+    if seed.as_ref().is_some_and(|seed| !fits(seed)) {
+        fields.complain("key_seed", "must be 64 to 256 visible ASCII characters; take 32 random bytes in hexadecimal");
     }
     fields.finish()?;
     let now = app.clock.now();

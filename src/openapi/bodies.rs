@@ -398,7 +398,7 @@ pub struct Provision {
     start: Option<u64>,
     /// A secret from which the keys are derived instead of drawn; the lines then carry no keys. A key is `ac_live_` and
     /// the unpadded base64url of HMAC-SHA256 with the seed as key over `agentchat provisioned key 1\n` and the handle.
-    #[schema(min_length = 64, max_length = 256)]
+    #[schema(min_length = 64, max_length = 256, pattern = "^[!-~]*$")]
     key_seed: Option<String>,
 }
 

@@ -16,6 +16,7 @@ SIZE = 64 << 20
 FILLER = 52 << 20
 TEXT = "x" * 12_000
 SENDS_MAX = 3_000
+REFRESHES_MAX = 500
 RESUME_DEADLINE_S = 20.0
 
 
@@ -54,11 +55,20 @@ def test_a_full_disk_refuses_and_resumes(tmp_path: Path) -> None:
         assert acknowledged
         assert bob.call("GET", "/v1/messages/sync?limit=1").status_code == 200, "reads go on"
 
-        # A sign-in that cannot be refreshed is not over: the same token works when there is room.
-        answer = owner.call("POST", "auth/refresh")
+        # A sign-in that cannot be refreshed is not over: the same token works when there is room. What little the big
+        # sends left is used up first, for a refresh writes little.
+        rest = server.data / "rest"
+        with pytest.raises(OSError), rest.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4_096)
+        for _ in range(REFRESHES_MAX):
+            answer = owner.call("POST", "auth/refresh")
+            if answer.status_code != 200:
+                break
         refused(answer, 503, "REFRESH_UNAVAILABLE")
         assert int(answer.headers["retry-after"]) >= 1 and "set-cookie" not in answer.headers
 
+        rest.unlink()
         filler.unlink()
         until("a refresh works again", RESUME_DEADLINE_S, lambda: owner.call("POST", "auth/refresh").status_code == 200)
         retry = f"full-{len(acknowledged)}"
