@@ -120,6 +120,10 @@ test('two tabs renew the session once, and a failing server signs nobody out', a
   await owner.live(page);
   await page.unroute('**/dashboard/auth/refresh');
 
+  // Nothing is to be renewed any more: a renewal under way would bring the cookies back.
+  await page.evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now())));
+  await Promise.all([page.reload(), other.reload()]);
+  await Promise.all([owner.live(page), owner.live(other)]);
   await owner.context.clearCookies(); // as after thirty idle days
   await ask(page);
   await page.reload();
