@@ -4,7 +4,9 @@
 //! N2  A panic in a step ends this shard only; the supervisor starts it again, and entities reload what is durable.
 //! N3  A shard that is started again reads nothing before every batch of the one that failed is settled, or an old batch
 //!     could overwrite what the new one assigned. In a cluster its next owner settles them under a new epoch.
-//! N4  A shard does nothing once its epoch or its node's lease has ended: requests that wait for it are given back.
+//! N4  A shard does nothing once its epoch has ended, nor while its node's lease has lapsed: requests that wait for it are
+//!     given back. A lapse alone ends no shard, or one slow moment of the store would have every node take all it has
+//!     once more, and keep the store slow.
 //! N5  A shard that leaves goes on until nothing is under way in it, but takes no new requests.
 
 use std::sync::Arc;
@@ -14,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use cluster::region::{Load, Mailbox};
 use cluster::shard::ShardId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::cql::Guard;
 use schema::rows::Timestamp;
 use schema::store::{Fence, Store, StoreError, commit};
 use tracing::{error, warn};
@@ -26,6 +27,9 @@ use crate::node::Node;
 
 /// First and longest pause between attempts of a read that failed.
 const READ_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
+/// What comes while the lease has lapsed is looked at again after this.
+const POSTPONED: Duration = Duration::from_millis(100);
 
 /// The time that entities see.
 pub fn wall_clock() -> Timestamp {
@@ -151,11 +155,15 @@ impl Actor for ShardHost {
         message: ToHost,
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
-        if !state.node.held.holds(state.fence) {
+        if state.node.held.epoch(state.id()) != state.fence.epoch {
             state.end(&myself); // N4
             if let ToHost::Posted(ShardEvent::Entity(event)) = message {
                 state.node.give_back(Box::new(event));
             }
+            return Ok(());
+        }
+        if !state.node.held.leased() {
+            postpone(&myself, state, message);
             return Ok(());
         }
         match message {
@@ -178,6 +186,21 @@ impl Actor for ShardHost {
     async fn post_stop(&self, _: ActorRef<ToHost>, state: &mut HostState) -> Result<(), ActorProcessingErr> {
         state.node.region.remove(state.id(), state.fence.epoch);
         Ok(())
+    }
+}
+
+/// The lease has lapsed, and may be renewed yet (N4). What the store has vouched for is taken in; if a write was refused
+/// meanwhile, the epoch has ended with it.
+fn postpone(myself: &ActorRef<ToHost>, state: &mut HostState, message: ToHost) {
+    match message {
+        ToHost::Posted(ShardEvent::Entity(event)) => {
+            state.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+            state.node.give_back(Box::new(event));
+        }
+        ToHost::Step(event @ ShardEvent::Stored(_)) => step(myself, state, event),
+        message => {
+            myself.send_after(POSTPONED, move || message);
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use super::{Member, ask};
 use crate::routes::Route;
 use crate::shard::ShardId;
 
-/// Groups whose shards are taken or given up at a time.
-const GROUPS_AT_ONCE: usize = 8;
+/// Groups whose shards are taken or given up at a time: a store that is busy with moves still has to renew leases.
+const GROUPS_AT_ONCE: usize = 3;
 /// Epochs that a new owner may have to settle before that is noted in the table.
 const SETTLED_LATER: u64 = 8;
 /// Pause before a shard's log is tried again.

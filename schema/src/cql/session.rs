@@ -31,7 +31,7 @@ const REQUEST: Duration = Duration::from_secs(6);
 /// A read that takes longer is also sent to another node.
 const SPECULATE: Duration = Duration::from_millis(250);
 /// A lease that is not renewed by then is asked for by another node as well.
-const SPECULATE_LEASE: Duration = Duration::from_millis(700);
+const SPECULATE_LEASE: Duration = Duration::from_millis(1_000);
 /// Rows that one answer of the cluster holds at most; more come in pages.
 const ROWS_PER_PAGE: i32 = 1_000;
 

@@ -58,7 +58,7 @@ pub(crate) async fn leases_and_shards_change_only_as_they_were_seen(store: &dyn 
 #[track_caller]
 fn only_one(outcomes: &[Result<bool, StoreError>]) {
     let applied = outcomes.iter().filter(|outcome| **outcome == Ok(true)).count();
-    let open = outcomes.iter().any(|outcome| *outcome == Err(StoreError::Timeout));
+    let open = outcomes.contains(&Err(StoreError::Timeout));
     assert!(applied == 1 || (applied == 0 && open), "O1: {outcomes:?}");
 }
 
