@@ -14,7 +14,7 @@ pub trait Peers<M>: Send + Sync + 'static {
 /// Takes what other nodes send.
 pub trait Receiver<M>: Send + Sync + 'static {
     /// A message from a peer that has shown who it is.
-    fn receive(&self, from: NodeId, message: M);
+    fn receive(&self, message: M);
 
     /// The way to a peer is gone: what was under way may be lost.
     fn lost(&self, peer: NodeId);

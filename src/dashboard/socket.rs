@@ -17,14 +17,13 @@ use axum::routing::{any, post};
 use axum::{Json, Router};
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt, StreamExt};
-use rand::Rng;
 use schema::ids::OwnerId;
 use schema::rows::{PendingPurpose, PendingRow};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::reads::attached;
 use super::same_origin;
@@ -35,7 +34,7 @@ use crate::metrics::DASHBOARD_SOCKETS;
 use crate::wire::error::ApiError;
 use crate::wire::fields::Query;
 use crate::wire::message::MessageState;
-use crate::ws::{Closing, DRAIN_SPREAD, PING_EVERY, PONG_DEADLINE, Transport, WRITE_DEADLINE, bounded, close};
+use crate::ws::{Beat, Closing, Pulse, Transport, WRITE_DEADLINE, bounded, close, send};
 
 /// A ticket works for this long; the contract's number.
 const TICKET: Duration = Duration::from_secs(30);
@@ -169,36 +168,25 @@ impl Writer<'_> {
     async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, mut pongs: mpsc::Receiver<()>) -> Option<Closing> {
         let mut shutdown = self.app.shutdown.clone();
         let mut batch = Vec::with_capacity(FLUSH_EVERY);
-        let mut close_at: Option<Instant> = None;
-        let (mut ping_at, mut pong_by) = (Instant::now() + PING_EVERY, None::<Instant>);
+        let mut pulse = Pulse::new();
         loop {
-            let timer = [Some(ping_at), pong_by, close_at].into_iter().flatten().min().unwrap_or(ping_at);
             let end: End = tokio::select! {
                 count = frames.recv_many(&mut batch, FLUSH_EVERY) => match count {
                     0 => Some(Some(Closing::new(1013, "slow consumer"))),
                     _ => self.deliver(&mut batch).await,
                 },
                 Some(()) = pongs.recv() => {
-                    pong_by = None;
+                    pulse.heard();
                     None
                 }
-                () = tokio::time::sleep_until(timer) => {
-                    let now = Instant::now();
-                    if close_at.is_some_and(|at| at <= now) {
-                        Some(Some(stopping()))
-                    } else if pong_by.is_some_and(|at| at <= now) {
-                        Some(Some(Closing::new(1001, "Heartbeat timeout")))
-                    } else if ping_at <= now {
-                        ping_at = now + PING_EVERY;
-                        pong_by.get_or_insert(now + PONG_DEADLINE);
-                        let ping = self.sink.send(Message::Ping(Vec::new().into()));
-                        (!matches!(timeout(WRITE_DEADLINE, ping).await, Ok(Ok(())))).then_some(None)
-                    } else {
-                        None
-                    }
+                () = tokio::time::sleep_until(pulse.next()) => match pulse.beat() {
+                    Beat::Rest => None,
+                    Beat::Ping => send(self.sink, Message::Ping(Vec::new().into())).await.err().map(|_| None),
+                    Beat::Dead => Some(Some(Closing::new(1001, "Heartbeat timeout"))),
+                    Beat::Leave => Some(Some(stopping())),
                 },
-                () = draining(&mut shutdown), if close_at.is_none() => {
-                    close_at = Some(Instant::now() + DRAIN_SPREAD.mul_f64(rand::rng().random()));
+                () = draining(&mut shutdown), if !pulse.is_leaving() => {
+                    pulse.leave();
                     None
                 },
             };

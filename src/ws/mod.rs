@@ -5,6 +5,7 @@
 //!   greeting  hello mode: the first frame, within its deadline
 //!   protocol  what a client frame asks for: a state machine without I/O
 //!   frames    JSON of frames, both ways
+//!   pulse     when to ping, to give up, to go
 //!   socket    the task: reads, writes, heartbeat, closing
 //! ```
 //! W1  `hello.ok` is the first frame, once; durable frames come from the agent entity alone, in its order (contract S3).
@@ -13,6 +14,7 @@
 mod frames;
 mod greeting;
 mod protocol;
+mod pulse;
 mod socket;
 
 use std::sync::Arc;
@@ -30,7 +32,8 @@ use schema::rows::AgentStatus;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::frames::notice_payload;
-pub use self::socket::{Closing, DRAIN_SPREAD, PING_EVERY, PONG_DEADLINE, Transport, WRITE_DEADLINE, close};
+pub use self::pulse::{Beat, Pulse};
+pub use self::socket::{Closing, Transport, WRITE_DEADLINE, close, send};
 use crate::app::App;
 use crate::http::extract::{bearer, credential};
 use crate::wire::error::ApiError;

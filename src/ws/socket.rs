@@ -11,25 +11,21 @@ use actors::domain::Domain;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use rand::Rng;
 use schema::ids::{AgentId, DeliveryId, MessageId, Pos};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 
 use super::frames;
 use super::greeting::refuse;
 use super::protocol::{Action, Protocol};
+use super::pulse::{Beat, Pulse};
 use crate::app::{App, draining};
 use crate::metrics::{FRAMES_IN, FRAMES_OUT, SOCKET_CLOSES, SOCKETS};
 use crate::queries::context::{Context, place};
 use crate::queries::history;
 use crate::wire::error::ApiError;
 
-/// A ping goes out this often; the contract's number.
-pub const PING_EVERY: Duration = Duration::from_secs(45);
-/// Its pong has to be back within this; the contract's number.
-pub const PONG_DEADLINE: Duration = Duration::from_secs(30);
 /// A transport that takes nothing for this long belongs to a slow consumer.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a peer may take to answer our close frame.
@@ -38,8 +34,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const FLUSH_EVERY: usize = 32;
 /// Answers that wait for the writer; when they are this many the client is read no further.
 const REPLIES: usize = 64;
-/// A drain closes sockets spread over this; the contract's number.
-pub const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 
 /// Why a socket is closed by us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +91,8 @@ impl Transport {
     }
 }
 
-async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), axum::Error> {
+/// Sends one frame at once, within its deadline.
+pub async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), axum::Error> {
     timeout(WRITE_DEADLINE, sink.send(message)).await.map_err(axum::Error::new)?
 }
 
@@ -249,10 +244,8 @@ impl Writer<'_> {
     async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, mut notes: mpsc::Receiver<Note>) -> End {
         let mut shutdown = self.app.shutdown.clone();
         let mut batch = Vec::with_capacity(FLUSH_EVERY);
-        let mut close_at: Option<Instant> = None;
-        let (mut ping_at, mut pong_by) = (Instant::now() + PING_EVERY, None::<Instant>);
+        let mut pulse = Pulse::new();
         loop {
-            let timer = [Some(ping_at), pong_by, close_at].into_iter().flatten().min().unwrap_or(ping_at);
             let end = tokio::select! {
                 count = frames.recv_many(&mut batch, FLUSH_EVERY) => match count {
                     0 => Some(End::Close(Closing::new(1013, "slow consumer"))),
@@ -261,26 +254,18 @@ impl Writer<'_> {
                 Some(note) = notes.recv() => match note {
                     Note::Reply(text) => self.put(Message::Text(text.into())).await,
                     Note::Pong => {
-                        pong_by = None;
+                        pulse.heard();
                         None
                     }
                 },
-                () = tokio::time::sleep_until(timer) => {
-                    let now = Instant::now();
-                    if close_at.is_some_and(|at| at <= now) {
-                        Some(End::Close(CloseReason::Restart.into()))
-                    } else if pong_by.is_some_and(|at| at <= now) {
-                        Some(End::Close(Closing::new(1001, "Heartbeat timeout")))
-                    } else if ping_at <= now {
-                        ping_at = now + PING_EVERY;
-                        pong_by.get_or_insert(now + PONG_DEADLINE);
-                        self.put(Message::Ping(Vec::new().into())).await
-                    } else {
-                        None
-                    }
+                () = tokio::time::sleep_until(pulse.next()) => match pulse.beat() {
+                    Beat::Rest => None,
+                    Beat::Ping => self.put(Message::Ping(Vec::new().into())).await,
+                    Beat::Dead => Some(End::Close(Closing::new(1001, "Heartbeat timeout"))),
+                    Beat::Leave => Some(End::Close(CloseReason::Restart.into())),
                 },
-                () = draining(&mut shutdown), if close_at.is_none() => {
-                    close_at = Some(Instant::now() + DRAIN_SPREAD.mul_f64(rand::rng().random()));
+                () = draining(&mut shutdown), if !pulse.is_leaving() => {
+                    pulse.leave();
                     None
                 },
             };

@@ -217,7 +217,7 @@ impl Node {
 }
 
 impl Receiver<Wire> for Node {
-    fn receive(&self, _: NodeId, message: Wire) {
+    fn receive(&self, message: Wire) {
         match message {
             Wire::Event { epoch, event } => {
                 let (shard, request) = (self.region.shard_of(event.to().key()), event.port().is_some());

@@ -289,7 +289,7 @@ impl<M: Payload> Desk<M> {
         }
         for envelope in frame.messages {
             match envelope {
-                Envelope::Message(message) => self.links.receiver.receive(frame.from, message),
+                Envelope::Message(message) => self.links.receiver.receive(message),
                 Envelope::News(routes) => self.links.gossip.news(routes),
                 Envelope::Nudge => self.links.gossip.nudged(),
             }

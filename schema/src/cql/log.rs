@@ -6,16 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use scylla::serialize::SerializationError;
-use scylla::serialize::row::{RowSerializationContext, SerializeRow};
-use scylla::serialize::writers::RowWriter;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::OpenError;
 use super::layout::{Partition, Place};
 use super::pipeline::{Change, Log};
-use super::session::{Cql, failed, misshapen};
+use super::session::{Cql, Either, failed, misshapen};
 use crate::store::{Fence, StoreError};
 
 /// Statements and bytes of one request to the cluster.
@@ -53,17 +50,17 @@ impl Tables {
         }
         let mut batch = Batch::new(BatchType::Unlogged);
         batch.set_is_idempotent(true);
-        let mut values: Vec<RowValues<'_>> = Vec::with_capacity(rows.len());
+        let mut values = Vec::with_capacity(rows.len());
         for (place, Change(_, value)) in rows {
             let key = at.key.as_slice();
             match value {
                 Some(value) => {
                     batch.append_statement(home.put.clone());
-                    values.push(RowValues::Put((key, at.bucket, place, value, time)));
+                    values.push(Either::One((key, at.bucket, place, value, time)));
                 }
                 None => {
                     batch.append_statement(home.remove.clone());
-                    values.push(RowValues::Remove((time, key, at.bucket, place)));
+                    values.push(Either::Other((time, key, at.bucket, place)));
                 }
             }
         }
@@ -111,28 +108,5 @@ impl Log for Tables {
             }
         }
         try_join_all(requests).await.map(drop)
-    }
-}
-
-/// Values of one statement of a batch.
-enum RowValues<'a> {
-    Put((&'a [u8], i64, &'a Vec<u8>, &'a Vec<u8>, i64)),
-    Remove((i64, &'a [u8], i64, &'a Vec<u8>)),
-}
-
-impl SerializeRow for RowValues<'_> {
-    fn serialize(
-        &self,
-        context: &RowSerializationContext<'_>,
-        writer: &mut RowWriter<'_>,
-    ) -> Result<(), SerializationError> {
-        match self {
-            Self::Put(values) => SerializeRow::serialize(values, context, writer),
-            Self::Remove(values) => SerializeRow::serialize(values, context, writer),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        false
     }
 }

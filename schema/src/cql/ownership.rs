@@ -5,16 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use scylla::policies::retry::FallthroughRetryPolicy;
 use scylla::response::query_result::QueryRowsResult;
-use scylla::serialize::SerializationError;
-use scylla::serialize::row::{RowSerializationContext, SerializeRow};
-use scylla::serialize::writers::RowWriter;
+use scylla::serialize::row::SerializeRow;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::session::{Cql, failed, misshapen, verdict};
+use super::session::{Cql, Either, failed, misshapen, verdict};
 use super::{CqlStore, OpenError};
 use crate::ownership::{NodeRow, Ownership, ShardChange, ShardRow, group_of};
 use crate::store::{Fence, StoreError};
@@ -43,29 +41,6 @@ impl Table {
             next: cql.urgent(&format!("UPDATE {name} SET row=? WHERE {whole} IF row=?")).await?,
             remove: cql.urgent(&format!("DELETE FROM {name} WHERE {whole} IF row=?")).await?,
         })
-    }
-}
-
-/// Values of one conditional statement of a batch.
-enum Change {
-    First((i32, i32, Vec<u8>)),
-    Next((Vec<u8>, i32, i32, Vec<u8>)),
-}
-
-impl SerializeRow for Change {
-    fn serialize(
-        &self,
-        context: &RowSerializationContext<'_>,
-        writer: &mut RowWriter<'_>,
-    ) -> Result<(), SerializationError> {
-        match self {
-            Self::First(values) => SerializeRow::serialize(values, context, writer),
-            Self::Next(values) => SerializeRow::serialize(values, context, writer),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        false
     }
 }
 
@@ -157,11 +132,11 @@ impl Ownership for CqlStore {
             match before {
                 None => {
                     batch.append_statement(table.first.clone());
-                    values.push(Change::First((group, shard, encoded(after)?)));
+                    values.push(Either::One((group, shard, encoded(after)?)));
                 }
                 Some(before) => {
                     batch.append_statement(table.next.clone());
-                    values.push(Change::Next((encoded(after)?, group, shard, encoded(before)?)));
+                    values.push(Either::Other((encoded(after)?, group, shard, encoded(before)?)));
                 }
             }
         }

@@ -16,6 +16,9 @@ use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::response::query_result::QueryResult;
+use scylla::serialize::SerializationError;
+use scylla::serialize::row::{RowSerializationContext, SerializeRow};
+use scylla::serialize::writers::RowWriter;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 
@@ -205,10 +208,33 @@ impl Cql {
     pub(super) async fn decide(
         &self,
         statement: &PreparedStatement,
-        values: impl scylla::serialize::row::SerializeRow,
+        values: impl SerializeRow,
     ) -> Result<bool, StoreError> {
         let answer = self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))?;
         verdict(answer)
+    }
+}
+
+/// Values of a statement in a batch that has two kinds of statements.
+pub(super) enum Either<A, B> {
+    One(A),
+    Other(B),
+}
+
+impl<A: SerializeRow, B: SerializeRow> SerializeRow for Either<A, B> {
+    fn serialize(
+        &self,
+        context: &RowSerializationContext<'_>,
+        writer: &mut RowWriter<'_>,
+    ) -> Result<(), SerializationError> {
+        match self {
+            Self::One(values) => values.serialize(context, writer),
+            Self::Other(values) => values.serialize(context, writer),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        false
     }
 }
 
