@@ -81,6 +81,13 @@ impl History {
         self.records().sends.iter().filter(|sent| sent.outcome.is_none()).count()
     }
 
+    /// Age of the oldest send that is not answered yet.
+    pub fn oldest_open(&self) -> Duration {
+        let records = self.records();
+        let open = records.sends.iter().filter(|sent| sent.outcome.is_none());
+        open.map(|sent| sent.since.elapsed()).max().unwrap_or_default()
+    }
+
     /// A message arrived.
     pub fn saw(&self, agent: usize, conversation: &str, seq: u64, id: &str) {
         let mut records = self.records();

@@ -102,10 +102,13 @@ pub enum Failure {
 
 /// Everything has to be answered and delivered within this, once all is mended.
 const CALM: Duration = Duration::from_secs(90);
-/// Load without faults, to begin with.
-const WARM: Duration = Duration::from_secs(10);
-/// Pause between two faults.
+/// Load without faults, to begin with, until the ring has compiled what it runs; then as long again to compare with.
+const WARM: Duration = Duration::from_secs(15);
+/// Pause between two faults, and how old an unanswered send may be at its end: what one fault delayed is not blamed on
+/// the next. After the longest wait the next one strikes anyway.
 const BETWEEN: Duration = Duration::from_secs(3);
+const SETTLED: Duration = Duration::from_secs(1);
+const UNSETTLED: Duration = Duration::from_secs(45);
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -180,7 +183,9 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     world.start(options.seed, Duration::from_millis(options.pace));
     let (started, mut struck, mut kinds) = (Instant::now(), Vec::new(), Vec::new());
     tokio::time::sleep(WARM).await;
-    let calm_before = started.elapsed();
+    let warm = Instant::now();
+    tokio::time::sleep(WARM).await;
+    let calm = warm..Instant::now() - SETTLED; // what was sent last may have met the first fault
     while started.elapsed().as_secs_f64() < options.minutes * 60.0 {
         if kinds.is_empty() {
             kinds = Fault::shuffled(&mut rng, fleet, &options.only);
@@ -188,7 +193,7 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
         let Some(fault) = kinds.pop() else { break };
         println!("chaos: {:>6.1} s  {}", started.elapsed().as_secs_f64(), fault.name());
         struck.push(faults::strike(fault, fleet, &world, &mut rng, options.servers).await?);
-        tokio::time::sleep(BETWEEN).await;
+        settle(&world).await;
     }
     calm_down(&world).await;
     let mut checked = checker::check(&world).await?;
@@ -196,7 +201,16 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     let (batches, overlaps) = fleet.owners()?.judge();
     checked.batches = batches;
     overlaps.into_iter().for_each(|what| world.history.violate(what));
-    Ok(report::print(options.seed, started, calm_before, &struck, &world.history.records(), &checked))
+    Ok(report::print(options.seed, started, &calm, &struck, &world.history.records(), &checked))
+}
+
+/// Waits until what a fault delayed is answered.
+async fn settle(world: &World) {
+    tokio::time::sleep(BETWEEN).await;
+    let end = Instant::now() + UNSETTLED;
+    while world.history.oldest_open() > SETTLED && Instant::now() < end {
+        tokio::time::sleep(SETTLED / 10).await;
+    }
 }
 
 /// No new sends; everything sent is answered, everything delivered is acked.

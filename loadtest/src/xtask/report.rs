@@ -1,6 +1,7 @@
 //! What a run amounts to, for people and for the record.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::checker::Checked;
@@ -18,14 +19,17 @@ const SLOW: Duration = Duration::from_secs(10);
 pub fn print(
     seed: u64,
     started: Instant,
-    calm_before: Duration,
+    calm: &Range<Instant>,
     struck: &[Struck],
     records: &Records,
     checked: &Checked,
 ) -> bool {
     let answered = || records.sends.iter().filter_map(|sent| sent.took.map(|took| (sent, took)));
-    let calm: Vec<Duration> =
-        answered().filter(|(sent, took)| sent.since + *took < started + calm_before).map(|(_, took)| took).collect();
+    let mut undisturbed: Vec<Duration> =
+        answered().filter(|(sent, _)| calm.contains(&sent.since)).map(|(_, took)| took).collect();
+    undisturbed.sort();
+    let share = |hundredths: usize| undisturbed.get(undisturbed.len().saturating_sub(1) * hundredths / 100);
+    let [median, late, longest] = [50, 99, 100].map(|part| share(part).map_or(0.0, Duration::as_secs_f64));
     let worst = |since: Instant, until: Instant| {
         let touched = |sent: &Sent, took: Duration| sent.since < until + AFTERMATH && sent.since + took > since;
         answered().filter(|(sent, took)| touched(sent, *took)).map(|(_, took)| took).max().unwrap_or_default()
@@ -47,10 +51,13 @@ pub fn print(
         checked.deliveries, records.arrivals, records.sockets
     );
     println!("  owners       {} batches acknowledged under epochs", checked.batches);
-    println!("  longest send without faults: {:.2} s", calm.iter().max().map_or(0.0, Duration::as_secs_f64));
-    for (kind, worst) in kinds {
-        let longest = worst.iter().max().map_or(0.0, Duration::as_secs_f64);
-        println!("  {kind:<22} {:>3} times, longest send {longest:>5.2} s", worst.len());
+    println!("  without faults: a send takes {median:.3} s (p50), {late:.2} s (p99), {longest:.2} s at most");
+    for (kind, mut worst) in kinds {
+        worst.sort();
+        let [longest, half] =
+            [worst.last(), worst.get(worst.len() / 2)].map(|took| took.map_or(0.0, Duration::as_secs_f64));
+        let times = worst.len();
+        println!("  {kind:<22} {times:>3} times, longest send {longest:>5.2} s, {half:>5.2} s in half of them");
     }
     let mut slow: Vec<(&Sent, Duration)> = answered().collect();
     slow.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
