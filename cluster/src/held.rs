@@ -34,6 +34,8 @@ impl Clock for Monotonic {
 #[derive(Debug)]
 pub struct Held {
     epochs: Box<[AtomicU64]>,
+    /// The highest epoch under which each shard was held here, or given up.
+    last: Box<[AtomicU64]>,
     until_ms: AtomicU64,
     clock: Box<dyn Clock>,
 }
@@ -46,8 +48,8 @@ impl Held {
 
     /// The same, by another clock than the machine's.
     pub fn timed(shards: u32, clock: Box<dyn Clock>) -> Self {
-        let epochs = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Self { epochs, until_ms: AtomicU64::new(0), clock }
+        let none = || (0..shards).map(|_| AtomicU64::new(0)).collect();
+        Self { epochs: none(), last: none(), until_ms: AtomicU64::new(0), clock }
     }
 
     /// Holds all shards for ever, under epoch 0: a node that is alone.
@@ -70,9 +72,21 @@ impl Held {
         self.now_ms() < self.until_ms.load(Ordering::SeqCst)
     }
 
-    /// A shard is held under `epoch` from now on; 0: it is not.
+    /// A shard is held under `epoch` from now on.
     pub fn set(&self, shard: ShardId, epoch: u64) {
+        self.last[shard.0 as usize].fetch_max(epoch, Ordering::SeqCst);
         self.epochs[shard.0 as usize].store(epoch, Ordering::SeqCst);
+    }
+
+    /// A shard is not held, nor ever will be under this epoch: others may have it already.
+    pub fn give_up(&self, shard: ShardId, epoch: u64) {
+        self.last[shard.0 as usize].fetch_max(epoch, Ordering::SeqCst);
+        self.epochs[shard.0 as usize].store(0, Ordering::SeqCst);
+    }
+
+    /// The highest epoch under which this process held a shard, or gave it up; 0: it never did.
+    pub fn last(&self, shard: ShardId) -> u64 {
+        self.last[shard.0 as usize].load(Ordering::SeqCst)
     }
 
     /// Under which epoch a shard is held; 0: it is not.
@@ -118,6 +132,8 @@ mod tests {
         assert!(!held.holds(fence(7)) && held.epoch(ShardId(2)) == 0, "E2");
         held.set(ShardId(2), 7);
         held.drop_all();
+        held.give_up(ShardId(3), 9);
+        assert_eq!([1, 2, 3].map(|shard| held.last(ShardId(shard))), [0, 7, 9], "what ended is not forgotten");
         assert!(!held.holds(fence(7)) && !held.holds(fence(0)));
         assert!(Held::everything(4).holds(fence(0)));
     }

@@ -191,4 +191,8 @@ impl Ownership for MemoryOwnership {
     async fn settle(&self, _: u32, _: u64, _: u64) -> Result<(), StoreError> {
         Ok(()) // a memory has no log: what was stored is there
     }
+
+    fn at_rest(&self, _: u32, _: u64) -> bool {
+        true
+    }
 }

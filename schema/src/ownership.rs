@@ -63,7 +63,7 @@ pub struct ShardChange {
 }
 
 /// Shards of one group change together: a decision takes several round trips, whatever it is about.
-const GROUP: u32 = 32;
+const GROUP: u32 = 64;
 
 /// The group of a shard.
 pub fn group_of(shard: u32) -> u32 {
@@ -97,6 +97,10 @@ pub trait Ownership: Send + Sync + 'static {
     async fn change_shards(&self, changes: &[ShardChange]) -> Result<bool, StoreError>;
 
     /// Writes again what owners of a shard from epoch `from` up to `epoch` may have left unfinished, and forgets their
-    /// logs. The owner of `epoch` calls it before it reads anything; to do it twice changes nothing.
+    /// logs; with `from` equal to `epoch` there is nothing to write, and the last log goes in its own time. The owner of `epoch` calls it before it reads anything; to do it twice changes nothing.
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError>;
+
+    /// Whatever this process wrote for a shard under `epoch` is stored in full, and nothing is under way: the next owner
+    /// has nothing to settle.
+    fn at_rest(&self, shard: u32, epoch: u64) -> bool;
 }

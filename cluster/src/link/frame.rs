@@ -17,6 +17,8 @@ pub enum Envelope<M> {
     News(Vec<(ShardId, Route)>),
     /// Look at the tables soon.
     Nudge,
+    /// Look at these groups of shards: some were given to the receiver.
+    Given(Vec<u32>),
 }
 
 /// A batch; an empty one says only that its sender lives and what it has received.

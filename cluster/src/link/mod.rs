@@ -53,6 +53,8 @@ pub trait Gossip: Send + Sync + 'static {
     fn news(&self, routes: Vec<(ShardId, Route)>);
     /// Something has changed in the tables: look soon.
     fn nudged(&self);
+    /// Shards of these groups were given to this node.
+    fn given(&self, groups: Vec<u32>);
     /// A link came up or went.
     fn linked(&self, peer: NodeId, up: bool);
 }
@@ -201,6 +203,13 @@ impl<M: Payload> Links<M> {
             if let Some(place) = link.place() {
                 place.send(envelope());
             }
+        }
+    }
+
+    /// Tells one peer, if it is linked.
+    pub fn tell(&self, to: NodeId, envelope: Envelope<M>) {
+        if let Some(place) = self.link(to).as_ref().and_then(|link| link.place()) {
+            place.send(envelope);
         }
     }
 

@@ -292,6 +292,7 @@ impl<M: Payload> Desk<M> {
                 Envelope::Message(message) => self.links.receiver.receive(message),
                 Envelope::News(routes) => self.links.gossip.news(routes),
                 Envelope::Nudge => self.links.gossip.nudged(),
+                Envelope::Given(groups) => self.links.gossip.given(groups),
             }
         }
     }

@@ -5,7 +5,8 @@
 //!   tend     every ttl / 6: leases; when one changed, or when nudged: shards, then leases   → routes, links
 //!              leases silent for a whole ttl are removed                     → their shards are free
 //!              take: epoch + 1 → held → settle the log → host → tell all
-//!              give up: come to rest → not held → owner gone → nudge all
+//!              give up: come to rest → not held → epoch + 1 for its home → tell all
+//!              given: held → settle the log, unless it came to rest → host → tell all
 //! ```
 //! M1  Shards are read before leases: an owner that is missing from the later answer is really gone.
 //! M2  A shard is hosted only after its log was settled under the new epoch, and given up only after it is not held.
@@ -26,7 +27,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 pub use self::news::News;
-use self::plan::plan;
+use self::plan::{Local, plan};
 use crate::held::Held;
 use crate::lease::{OwnLease, Standing, Terms, Watch};
 use crate::link::{Envelope, Links, Payload};
@@ -37,7 +38,7 @@ use crate::shard::ShardId;
 /// A question to the tables is given up after this: its outcome is open then.
 const QUESTION: Duration = Duration::from_secs(2);
 /// Shards are read this often although nothing seems to have moved.
-const THOROUGH_EVERY: Duration = Duration::from_secs(5);
+const THOROUGH_EVERY: Duration = Duration::from_secs(4);
 /// Attempts to remove the own lease: of one renewal that came first, and of one answer that was lost.
 const LEAVE_ATTEMPTS: u32 = 3;
 /// A drain gives up its shards within this, or leaves them to the end of its lease.
@@ -68,6 +69,8 @@ pub trait Fabric: Send + Sync + 'static {
     fn announce(&self, routes: Vec<(ShardId, Route)>);
     /// Asks all to look at the tables.
     fn nudge(&self);
+    /// Tells one that shards of these groups were given to it.
+    fn give(&self, to: NodeId, groups: Vec<u32>);
 }
 
 /// The [`Fabric`] of a member that others do not reach: they can only wait for its lease to end.
@@ -80,6 +83,8 @@ impl Fabric for Unlinked {
     fn announce(&self, _: Vec<(ShardId, Route)>) {}
 
     fn nudge(&self) {}
+
+    fn give(&self, _: NodeId, _: Vec<u32>) {}
 }
 
 /// A [`Fabric`] of links.
@@ -98,6 +103,10 @@ impl<M: Payload> Fabric for Linked<M> {
     fn nudge(&self) {
         self.0.tell_all(|| Envelope::Nudge);
     }
+
+    fn give(&self, to: NodeId, groups: Vec<u32>) {
+        self.0.tell(to, Envelope::Given(groups));
+    }
 }
 
 /// What a member has seen.
@@ -106,6 +115,7 @@ struct View {
     /// As of the last thorough look.
     nodes: Vec<NodeRow>,
     /// By the clock that leases are measured by.
+    looked_at: u64,
     thorough_at: Option<u64>,
 }
 
@@ -255,21 +265,40 @@ impl Member {
 
     /// Looks after shards and other members.
     async fn tend(self: Arc<Self>) {
-        let mut view = View { watch: Watch::new(self.options.terms), nodes: Vec::new(), thorough_at: None };
+        let (watch, nodes) = (Watch::new(self.options.terms), Vec::new());
+        let mut view = View { watch, nodes, looked_at: 0, thorough_at: None };
         while !self.stopped.load(Ordering::Acquire) {
             if self.lease().standing() == Standing::Lost {
                 self.start_anew();
             }
-            if let Err(error) = self.look(&mut view).await {
-                warn!(%error, "the tables of the cluster could not be read");
-                self.news.thorough.store(true, Ordering::Release);
-            }
+            self.hear().await;
             let pause = if view.watch.overdue() { self.period() / 4 } else { self.period() };
+            let rest = pause.saturating_sub(Duration::from_millis(self.held().now_ms() - view.looked_at));
+            if rest.is_zero() || self.news.thorough.load(Ordering::Acquire) {
+                if let Err(error) = self.look(&mut view).await {
+                    warn!(%error, "the tables of the cluster could not be read");
+                    self.news.thorough.store(true, Ordering::Release);
+                    tokio::time::sleep(self.period() / 10).await;
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.news.wake.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(rest) => {}
             }
+        }
+    }
+
+    /// Does what others told this node to do.
+    async fn hear(&self) {
+        if self.news.moved.swap(false, Ordering::AcqRel) {
+            self.hosts.moved();
+        }
+        let given = std::mem::take(&mut *self.news.given.lock().unwrap_or_else(PoisonError::into_inner));
+        if !given.is_empty() && self.held().leased() && !self.draining.load(Ordering::Acquire) {
+            self.accept(&self.me(), given).await;
+            metrics::gauge!(SHARDS_OWNED).set(self.hosted_here() as f64);
         }
     }
 
@@ -298,6 +327,7 @@ impl Member {
 
     /// Leases every time; shards as well when something may have moved, and now and then anyway.
     async fn look(&self, view: &mut View) -> Result<(), StoreError> {
+        view.looked_at = self.held().now_ms();
         let nodes = self.leases(view).await?;
         let same = |a: &NodeRow, b: &NodeRow| a.incarnation == b.incarnation && a.draining == b.draining;
         let unchanged = nodes.len() == view.nodes.len() && nodes.iter().zip(&view.nodes).all(|(a, b)| same(a, b));
@@ -316,16 +346,19 @@ impl Member {
         view.nodes.clone_from(&nodes);
         let foreign = plan::routes(&nodes, &rows).into_iter().filter(|(shard, _)| self.held().epoch(*shard) == 0);
         let learned = self.news.routes.learn(foreign.collect::<Vec<_>>());
-        if self.news.moved.swap(false, Ordering::AcqRel) || learned {
+        if learned {
             self.hosts.moved();
         }
         self.greet();
         let me = self.me();
         // What has ended is not hosted any more, whether or not it has noticed.
-        let hosted = |shard| self.hosts.hosted(shard).filter(|epoch| self.held().epoch(shard) == *epoch);
-        let plan = plan(&me, self.options.shards, &nodes, &rows, hosted);
+        let local = |shard| {
+            let hosted = self.hosts.hosted(shard).filter(|epoch| self.held().epoch(shard) == *epoch);
+            Local { hosted, last: self.held().last(shard) }
+        };
+        let plan = plan(&me, self.options.shards, &nodes, &rows, local);
         if self.held().leased() {
-            self.missing.store(plan.take.len(), Ordering::Release);
+            self.missing.store(plan.take.len() + plan.given.len(), Ordering::Release);
             self.carry_out(&me, plan).await;
         }
         metrics::gauge!(SHARDS_OWNED).set(self.hosted_here() as f64);
@@ -388,7 +421,7 @@ impl Member {
         self.lease().drain();
         self.renewed.notify_one();
         let rest = async {
-            while self.hosted_here() > 0 && self.held().leased() {
+            while self.hosted_here() > 0 && self.lease().standing() != Standing::Lost {
                 self.news.wake();
                 tokio::time::sleep(self.period() / 10).await;
             }

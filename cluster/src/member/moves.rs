@@ -1,11 +1,11 @@
 //! Shards that come and go, a group at a time: a decision of the tables takes several round trips, whatever it is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use futures_util::stream;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{Stream, StreamExt};
 use schema::cql::Guard;
 use schema::ownership::{Owner, ShardChange, ShardRow, group_of};
@@ -14,132 +14,180 @@ use tracing::{info, warn};
 
 use super::plan::Plan;
 use super::{Member, ask};
-use crate::routes::Route;
+use crate::routes::{NodeId, Route};
 use crate::shard::ShardId;
 
-/// Groups whose shards are taken or given up at a time: a store that is busy with moves still has to renew leases.
-const GROUPS_AT_ONCE: usize = 3;
+/// Decisions under way at a time: a store that is busy with moves still has to renew leases.
+const DECISIONS_AT_ONCE: usize = 4;
+/// Shards that are settled and started at a time.
+const STARTS_AT_ONCE: usize = 64;
+/// Shards of which others are told at once.
+const TOLD_AT_ONCE: usize = 64;
 /// Epochs that a new owner may have to settle before that is noted in the table.
 const SETTLED_LATER: u64 = 8;
 /// Pause before a shard's log is tried again.
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 
-/// What came of the moves of one group.
-#[derive(Default)]
-struct Moved {
-    routes: Vec<(ShardId, Route)>,
-    /// Rows as they are now.
-    rows: Vec<ShardRow>,
-}
-
-fn grouped(changes: impl IntoIterator<Item = ShardChange>) -> Vec<Vec<ShardChange>> {
-    let mut groups: BTreeMap<u32, Vec<ShardChange>> = BTreeMap::new();
+/// Changes by group; those who change different shards of the same groups at the same time begin with different ones, or
+/// they would wait for each other at every one of them.
+fn grouped(me: &str, changes: impl IntoIterator<Item = ShardChange>) -> Vec<Vec<ShardChange>> {
+    let mut groups: BTreeMap<u64, Vec<ShardChange>> = BTreeMap::new();
     for change in changes {
-        groups.entry(group_of(change.after.shard)).or_default().push(change);
+        let mut place = DefaultHasher::new();
+        (me, group_of(change.after.shard)).hash(&mut place);
+        groups.entry(place.finish()).or_default().push(change);
     }
     groups.into_values().collect()
 }
 
+/// How a row becomes one of the next owner.
+fn given_up((row, to): (ShardRow, Option<Owner>)) -> ShardChange {
+    let epoch = row.epoch + u64::from(to.is_some());
+    ShardChange { after: ShardRow { owner: to, epoch, ..row.clone() }, before: Some(row) }
+}
+
 impl Member {
     pub(super) async fn carry_out(&self, me: &Owner, plan: Plan) {
-        if plan.take.is_empty() && plan.release.is_empty() {
+        let Plan { take, given, release } = plan;
+        if take.is_empty() && given.is_empty() && release.is_empty() {
             return;
         }
-        info!(take = plan.take.len(), release = plan.release.len(), "shards move");
-        // Its own log is read again by the next owner, should something have been under way. Earlier ones were settled if
-        // it is hosted, and else nobody knows.
-        let given_up = |row: ShardRow| {
-            let settled = self.hosts.hosted(ShardId(row.shard)) == Some(row.epoch);
-            let recovered = if settled { row.epoch } else { row.recovered };
-            ShardChange { after: ShardRow { owner: None, recovered, ..row.clone() }, before: Some(row) }
-        };
-        let releases = grouped(plan.release.into_iter().map(given_up));
-        let mut released =
-            stream::iter(releases.into_iter().map(|group| self.release(group))).buffer_unordered(GROUPS_AT_ONCE);
-        self.tell(&mut released).await;
+        info!(take = take.len(), given = given.len(), release = release.len(), "shards move");
+        let releases = grouped(&me.name, release.into_iter().map(given_up));
+        stream::iter(releases)
+            .for_each_concurrent(DECISIONS_AT_ONCE, |group| async move { self.release(group).await })
+            .await;
         let taken = |(shard, row): (ShardId, Option<ShardRow>)| {
             let known = row.clone().unwrap_or(ShardRow::new(shard.0));
             let after = ShardRow { epoch: known.epoch + 1, owner: Some(me.clone()), ..known };
             ShardChange { before: row, after }
         };
-        let takes = grouped(plan.take.into_iter().map(taken));
-        let mut taken = stream::iter(takes.into_iter().map(|group| self.take(group))).buffer_unordered(GROUPS_AT_ONCE);
-        let taken = self.tell(&mut taken).await;
-        self.note_settled(taken).await;
+        let takes = stream::iter(grouped(&me.name, take.into_iter().map(taken)))
+            .map(|group| self.take(group))
+            .buffer_unordered(DECISIONS_AT_ONCE)
+            .flat_map(stream::iter);
+        let hosted = self.host_all(stream::iter(given).chain(takes)).await;
+        self.note_settled(&me.name, hosted).await;
         self.news.wake(); // to see what is left to do
     }
 
-    /// Announces what comes of moves; the rows that moved.
-    async fn tell(&self, moves: &mut (impl Stream<Item = Moved> + Unpin)) -> Vec<ShardRow> {
-        let mut rows = Vec::new();
-        while let Some(moved) = moves.next().await {
-            if !moved.routes.is_empty() {
-                self.news.routes.learn(moved.routes.iter().copied());
-                self.fabric.announce(moved.routes);
-                self.fabric.nudge();
-            }
-            rows.extend(moved.rows);
+    /// Hosts what others gave to this node, by what the tables say about these groups.
+    pub(super) async fn accept(&self, me: &Owner, groups: BTreeSet<u32>) {
+        let asked = stream::iter(groups).map(|group| ask(self.table.group(group)));
+        let rows = asked.buffer_unordered(DECISIONS_AT_ONCE).flat_map(|answer| {
+            let rows = answer.unwrap_or_else(|error| {
+                warn!(%error, "what was given to this node could not be read: it is looked for");
+                self.news.wake();
+                Vec::new()
+            });
+            // P3
+            let given =
+                |row: &ShardRow| row.owner.as_ref() == Some(me) && self.held().last(ShardId(row.shard)) < row.epoch;
+            stream::iter(rows.into_iter().filter(given).collect::<Vec<_>>())
+        });
+        self.host_all(rows).await;
+    }
+
+    /// Settles, hosts, and tells all; the rows that are hosted.
+    async fn host_all(&self, rows: impl Stream<Item = ShardRow>) -> Vec<ShardRow> {
+        let hosted = rows.map(|row| self.host(row)).buffer_unordered(STARTS_AT_ONCE);
+        let mut hosted = std::pin::pin!(hosted.filter_map(std::future::ready).ready_chunks(TOLD_AT_ONCE));
+        let mut all = Vec::new();
+        while let Some(rows) = hosted.next().await {
+            self.tell(&rows);
+            all.extend(rows);
         }
-        rows
+        all
+    }
+
+    /// Tells all whose shards these are.
+    fn tell(&self, rows: &[ShardRow]) {
+        let route = |row: &ShardRow| {
+            let owner = row.owner.as_ref().map(|owner| NodeId::of(owner.incarnation));
+            (ShardId(row.shard), Route { epoch: row.epoch, owner })
+        };
+        let routes: Vec<_> = rows.iter().map(route).collect();
+        self.news.routes.learn(routes.iter().copied());
+        self.fabric.announce(routes);
+    }
+
+    /// Tells all that shards are not here any more, and their next owners that they are theirs: these tell all once they
+    /// host them.
+    fn tell_given(&self, changes: &[ShardChange]) {
+        let left: Vec<ShardRow> =
+            changes.iter().filter_map(|c| Some(ShardRow { owner: None, ..c.before.clone()? })).collect();
+        self.tell(&left);
+        let mut groups: BTreeMap<Option<NodeId>, BTreeSet<u32>> = BTreeMap::new();
+        for ShardChange { after, .. } in changes {
+            let to = after.owner.as_ref().map(|owner| NodeId::of(owner.incarnation));
+            groups.entry(to).or_default().insert(group_of(after.shard));
+        }
+        for (to, groups) in groups {
+            match to {
+                Some(to) => self.fabric.give(to, groups.into_iter().collect()),
+                None => self.fabric.nudge(),
+            }
+        }
     }
 
     /// Takes shards of one group, as many as still are as they were seen: all or none.
-    async fn take(&self, group: Vec<ShardChange>) -> Moved {
+    async fn take(&self, group: Vec<ShardChange>) -> Vec<ShardRow> {
         if !self.held().leased() || !self.change(&group).await {
-            return Moved::default();
+            return Vec::new();
         }
-        group.iter().for_each(|change| self.held().set(ShardId(change.after.shard), change.after.epoch));
-        let hosted = join_all(group.iter().map(|change| self.host(&change.after))).await;
-        let mut moved = Moved::default();
-        for change in group.into_iter().zip(hosted).filter(|(_, hosted)| *hosted).map(|(change, _)| change) {
-            let (row, owner) = (change.after, Some(self.options.id));
-            moved.routes.push((ShardId(row.shard), Route { epoch: row.epoch, owner }));
-            moved.rows.push(row);
-        }
-        moved
+        group.into_iter().map(|change| change.after).collect()
     }
 
-    /// Settles a shard's log and hosts the shard (M2); `false` when the lease ended before.
-    async fn host(&self, row: &ShardRow) -> bool {
+    /// Settles a shard's log and hosts the shard (M2); `None` when the lease ended before.
+    async fn host(&self, row: ShardRow) -> Option<ShardRow> {
         let fence = Fence { shard: row.shard, epoch: row.epoch };
+        self.held().set(ShardId(row.shard), row.epoch);
         while let Err(error) = self.table.settle(row.shard, row.epoch, row.recovered).await {
             warn!(shard = row.shard, %error, "the log of a shard could not be settled yet");
             if !self.held().holds(fence) {
-                return false;
+                return None;
             }
             tokio::time::sleep(SETTLE_AGAIN).await;
         }
         self.hosts.start(ShardId(row.shard), row.epoch).await;
         self.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1)).ok();
-        true
+        Some(row)
     }
 
     /// Notes which logs the next owner need not settle. A shard that is given up says so by the way; this is for shards
     /// whose owners died again and again.
-    async fn note_settled(&self, taken: Vec<ShardRow>) {
-        let old = taken.into_iter().filter(|row| row.epoch - row.recovered >= SETTLED_LATER);
+    async fn note_settled(&self, me: &str, hosted: Vec<ShardRow>) {
+        let old = hosted.into_iter().filter(|row| row.epoch - row.recovered >= SETTLED_LATER);
         let note = |row: ShardRow| {
             let after = ShardRow { recovered: row.epoch, ..row.clone() };
             ShardChange { before: Some(row), after }
         };
-        for group in grouped(old.map(note)) {
+        for group in grouped(me, old.map(note)) {
             self.change(&group).await; // if it was not, the next owner does it
         }
     }
 
-    /// Gives shards of one group up, after they have come to rest.
-    async fn release(&self, group: Vec<ShardChange>) -> Moved {
-        join_all(group.iter().map(|change| self.hosts.leave(ShardId(change.after.shard)))).await;
-        group.iter().for_each(|change| self.held().set(ShardId(change.after.shard), 0)); // M2
-        if !self.change(&group).await {
-            return Moved::default();
+    /// Gives shards of one group up, as they come to rest.
+    async fn release(&self, group: Vec<ShardChange>) {
+        let leaves = group.into_iter().map(|mut change| async move {
+            let (shard, epoch) = (ShardId(change.after.shard), change.before.as_ref().map_or(0, |row| row.epoch));
+            let hosted = self.hosts.hosted(shard) == Some(epoch);
+            self.hosts.leave(shard).await;
+            self.held().give_up(shard, epoch); // M2, P3
+            // Logs before the own were settled if it was hosted, and else nobody knows.
+            match hosted {
+                true if self.table.at_rest(shard.0, epoch) => change.after.recovered = change.after.epoch,
+                true => change.after.recovered = epoch,
+                false => {}
+            }
+            change
+        });
+        let mut rested = leaves.collect::<FuturesUnordered<_>>().ready_chunks(TOLD_AT_ONCE);
+        while let Some(changes) = rested.next().await {
+            if self.change(&changes).await {
+                self.tell_given(&changes);
+            }
         }
-        let mut moved = Moved::default();
-        for ShardChange { after, .. } in group {
-            moved.routes.push((ShardId(after.shard), Route { epoch: after.epoch, owner: None }));
-            moved.rows.push(after);
-        }
-        moved
     }
 
     /// Changes rows of one group; an open outcome is looked up.

@@ -184,6 +184,10 @@ impl Ownership for SimTable {
         }
         self.pipeline.settle(Fence { shard, epoch }, from).await
     }
+
+    fn at_rest(&self, shard: u32, epoch: u64) -> bool {
+        self.broken == Broken::Rest || self.pipeline.at_rest(Fence { shard, epoch })
+    }
 }
 
 /// A guard that never objects.
@@ -392,6 +396,10 @@ impl Fabric for Wires {
     fn nudge(&self) {
         self.tell_all(&Mail::Nudge);
     }
+
+    fn give(&self, to: NodeId, groups: Vec<u32>) {
+        self.tell_all(&Mail::Given(to, groups)); // it alone listens
+    }
 }
 
 /// How far a run has come with its end.
@@ -455,7 +463,7 @@ impl Run {
     /// Lives until a true time. `stopped_until`: it was stopped until then, and what it sees is that time has passed.
     pub(crate) fn live(&mut self, until: u64, stopped_until: Option<u64>) {
         let mail = std::mem::take(&mut self.mail);
-        let (clock, news, guests) = (&self.clock, &self.news, &self.guests);
+        let (clock, news, guests, id) = (&self.clock, &self.news, &self.guests, self.id);
         self.runtime.block_on(async move {
             if let Some(at) = stopped_until {
                 tokio::time::advance(clock.at(at).saturating_sub(clock.started.elapsed())).await;
@@ -464,6 +472,8 @@ impl Run {
                 match mail {
                     Mail::News(routes) => news.news(routes),
                     Mail::Nudge => news.nudged(),
+                    Mail::Given(to, groups) if to == id => news.given(groups),
+                    Mail::Given(..) => {}
                     Mail::Linked(peer, up) => news.linked(peer, up),
                     Mail::Write(shard, op) => guests.write(shard, op),
                 }

@@ -109,6 +109,7 @@ impl<T> Default for Cell<T> {
 pub(crate) enum Mail {
     News(Vec<(ShardId, Route)>),
     Nudge,
+    Given(NodeId, Vec<u32>),
     Linked(NodeId, bool),
     /// A client writes `1` to this shard.
     Write(u32, u64),

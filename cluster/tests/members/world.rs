@@ -114,7 +114,7 @@ impl World {
         if !storm {
             core.weather = Weather::default();
         }
-        let shards = if core.rng.random_bool(0.8) { 8 } else { 40 };
+        let shards = if core.rng.random_bool(0.8) { 8 } else { 72 };
         let fates = if storm { fates } else { calm };
         core.tell(0, || {
             let rates: Vec<u64> = nodes.iter().map(|node| node.rate).collect();

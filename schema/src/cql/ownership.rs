@@ -146,4 +146,8 @@ impl Ownership for CqlStore {
     async fn settle(&self, shard: u32, epoch: u64, from: u64) -> Result<(), StoreError> {
         self.backend.pipeline.settle(Fence { shard, epoch }, from).await
     }
+
+    fn at_rest(&self, shard: u32, epoch: u64) -> bool {
+        self.backend.pipeline.at_rest(Fence { shard, epoch })
+    }
 }

@@ -17,6 +17,8 @@
 //! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours.
 //! P5  After an entry that was fenced no other is sent under its epoch: it would take the place of one that a new owner
 //!     has to finish, and leave a gap.
+//! P6  A shard is at rest under an epoch when the rows of its last entry are written and nothing is under way. Who takes
+//!     it over from there reads no log of it, nor does anybody later: what still arrives there is not acted on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -69,9 +71,10 @@ struct Lane {
     waiting: VecDeque<Job>,
     batches: usize,
     running: bool,
-    /// Epoch of the last entry, and how many it had.
+    /// Epoch of the last entry, how many it had, and whether the rows of the last are not all written.
     epoch: u64,
     number: u64,
+    open: bool,
 }
 
 /// An entry as it is stored.
@@ -189,7 +192,14 @@ impl<L: Log> Pipeline<L> {
             (lane.epoch, lane.number) = (fence.epoch, 0);
         }
         lane.number += 1;
+        lane.open = true;
         Ok(lane.number)
+    }
+
+    /// P6.
+    pub fn at_rest(&self, fence: Fence) -> bool {
+        let lane = held(self.lane(fence));
+        !lane.running && (lane.epoch < fence.epoch || (lane.epoch == fence.epoch && !lane.open))
     }
 
     async fn make_durable(&self, fence: Fence, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -205,6 +215,7 @@ impl<L: Log> Pipeline<L> {
             rmp_serde::to_vec(&entry).map_err(|e| StoreError::Corrupt(format!("entry does not encode: {e}")))?;
         self.until_done(fence, || self.log.put_entry(fence, &bytes, at)).await?;
         let held_at = self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+        held(self.lane(fence)).open = false;
         // For whoever holds the owners of one machine against each other: its processes share this clock.
         let at_ns = i128::from(held_at.tv_sec) * 1_000_000_000 + i128::from(held_at.tv_nsec);
         trace!(target: "acknowledged", shard = fence.shard, epoch = fence.epoch, at_ns);
@@ -268,7 +279,12 @@ impl<L: Log> Pipeline<L> {
 
     /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a new
     /// owner, before it reads anything.
-    pub async fn settle(&self, fence: Fence, from: u64) -> Result<(), StoreError> {
+    pub async fn settle(self: &Arc<Self>, fence: Fence, from: u64) -> Result<(), StoreError> {
+        if from == fence.epoch && from > 1 {
+            let (this, of) = (Arc::clone(self), Fence { epoch: from - 1, ..fence });
+            // P6: nobody reads it any more. Should this fail, then it lies there, and that is all.
+            tokio::spawn(async move { this.log.drop_entry(of, stamp(of.epoch, NUMBERS - 1)?).await });
+        }
         for epoch in from.max(1)..fence.epoch {
             let of = Fence { epoch, ..fence };
             if let Some((bytes, at)) = self.log.entry(of).await? {
