@@ -164,7 +164,7 @@ fn setting(path: &str, key: &str) -> u64 {
 #[test]
 fn whatever_stops_a_node_waits_for_its_drain() {
     // Shards and requests drain side by side, then sockets, then the lease is given back.
-    let serving = seconds("src/http/serve.rs", "DRAIN").max(seconds("cluster/src/member/mod.rs", "DRAIN"));
+    let serving = seconds("src/http/serve.rs", "DRAIN").max(seconds("cluster/src/member/own.rs", "DRAIN"));
     let drain = serving + seconds("src/node.rs", "SOCKETS_DRAIN") + seconds("cluster/src/member/mod.rs", "QUESTION");
     let pause = setting("deploy/kubernetes/40-nodes.yaml", "seconds: ");
     assert!(setting("deploy/kubernetes/40-nodes.yaml", "terminationGracePeriodSeconds: ") >= drain + pause + 5, "O3");

@@ -92,9 +92,9 @@ impl OwnLease {
         self.standing != Standing::Lost && now < self.until
     }
 
-    /// From the next renewal on, others see that this node takes no shards any more.
-    pub fn drain(&mut self) {
-        self.me.draining = true;
+    /// From the next renewal on, others see whether this node takes shards.
+    pub fn drain(&mut self, drain: bool) {
+        self.me.draining = drain;
     }
 
     /// The run gives its lease up: whatever is still answered, it holds nothing any more. The row, as far as is known.

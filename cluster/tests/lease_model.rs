@@ -27,6 +27,8 @@ enum Broken {
     Removal,
     /// An owner acknowledges without looking at its lease after the write.
     CheckAfterWrite,
+    /// An owner hands the shard over and still holds it.
+    GiveUp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -75,6 +77,7 @@ enum Step {
     Write(usize),
     Land(usize),
     Acknowledge(usize),
+    HandOver,
 }
 
 struct Leases(Broken);
@@ -167,6 +170,7 @@ impl Model for Leases {
             may(room && node.write == Write::None, Step::Write(n));
             may(node.write == Write::Sent, Step::Land(n));
             may(node.write == Write::Durable, Step::Acknowledge(n));
+            may(first && owns.is_some() && world.owner == Some((n, 1)) && world.rows[1].is_some(), Step::HandOver);
         }
     }
 
@@ -230,6 +234,19 @@ impl Model for Leases {
                 }
                 world.nodes[n].write = Write::None;
             }
+            // What is under way is not acknowledged any more; what was is found, because its rows are written.
+            Step::HandOver => {
+                let (epoch, _) = world.nodes[0].epoch?;
+                let log = &mut world.logs[usize::from(epoch)];
+                log.2 = Some(log.1);
+                if self.0 != Broken::GiveUp {
+                    (world.nodes[0].epoch, world.nodes[0].write) = (None, Write::None);
+                }
+                world.epoch += 1;
+                world.owner = Some((1, 1));
+                world.logs.push((0, 0, None));
+                world.nodes[1].epoch = Some((world.epoch, true));
+            }
         }
         (world != *before).then_some(world)
     }
@@ -263,7 +280,7 @@ fn no_acknowledged_write_is_missed_by_a_later_owner() {
 
 #[test]
 fn the_model_sees_what_each_rule_is_for() {
-    for broken in [Broken::Margin, Broken::Removal, Broken::CheckAfterWrite] {
+    for broken in [Broken::Margin, Broken::Removal, Broken::CheckAfterWrite, Broken::GiveUp] {
         let checker = checked(broken);
         let seen = checker.discovery("a later owner has found whatever was acknowledged");
         assert!(seen.is_some(), "{broken:?} goes unnoticed");

@@ -20,7 +20,7 @@ pub struct NodeRow {
     pub version: u64,
     /// `ip:port` of its cluster listener; empty when it has none.
     pub address: String,
-    /// It takes no shards any more and gives up those that it has.
+    /// It takes no shards, any more or yet, and gives up those that it has.
     pub draining: bool,
 }
 

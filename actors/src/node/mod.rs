@@ -7,6 +7,8 @@
 //! ```
 //! X1  An event reaches an entity only under the epoch that its sender meant: what arrives late finds another owner.
 //! X2  A request that did not reach an owner changed nothing, and is handed over again while its deadline lasts.
+//! X3  A request whose owner has lost the shard is not answered any more: whoever waits for it learns that soon, and may
+//!     repeat what can be repeated.
 
 pub mod ports;
 pub mod registrar;
@@ -24,6 +26,7 @@ use cluster::region::Region;
 use cluster::routes::{NodeId, Routes};
 use cluster::shard::ShardId;
 use schema::store::Store;
+use tokio::sync::{oneshot, watch};
 
 use self::ports::{Answer, Open, Ports};
 use self::sessions::{Known, Sessions};
@@ -40,6 +43,8 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(8);
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// How soon a request that was not taken is handed over again although no route changed.
 const HAND_AGAIN: Duration = Duration::from_millis(100);
+/// What an owner answered before it lost a shard arrives within this (X3).
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What every shard of a node shares.
 pub struct Node {
@@ -150,13 +155,14 @@ impl Node {
             changes.mark_unchanged();
             let elsewhere = self.region.hosted(shard).is_none().then(|| self.owner(shard)).flatten();
             let answer = self.ports.wait(port, elsewhere.map(|(owner, _)| owner));
+            let epoch = self.epoch(shard);
             match self.hand(shard, event) {
                 Ok(()) => {
                     *handed = true;
-                    match answer.await {
-                        Ok(Answer::Reply(reply)) => return reply,
-                        Ok(Answer::Returned(back)) => (event, *handed) = (*back, false),
-                        Ok(Answer::Lost) | Err(_) => return Err(Refusal::TimedOut),
+                    match self.answered(answer, (shard, epoch), &mut changes).await {
+                        Answer::Reply(reply) => return reply,
+                        Answer::Returned(back) => (event, *handed) = (*back, false),
+                        Answer::Lost => return Err(Refusal::TimedOut),
                     }
                 }
                 Err(back) => event = back,
@@ -165,6 +171,33 @@ impl Node {
                 return Err(Refusal::Unavailable);
             }
             let _ = tokio::time::timeout(HAND_AGAIN, changes.changed()).await;
+        }
+    }
+
+    /// The epoch under which a shard has an owner that can be reached, as far as is known here.
+    fn epoch(&self, shard: ShardId) -> Option<u64> {
+        let here = self.region.hosted(shard).map(|(epoch, _)| epoch);
+        here.or_else(|| self.owner(shard).map(|(_, epoch)| epoch))
+    }
+
+    /// Waits for the answer of a shard's owner under an epoch (X3).
+    async fn answered(
+        &self,
+        mut answer: oneshot::Receiver<Answer>,
+        (shard, epoch): (ShardId, Option<u64>),
+        changes: &mut watch::Receiver<u64>,
+    ) -> Answer {
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer.unwrap_or(Answer::Lost),
+                changed = changes.changed() => {
+                    if changed.is_err() || self.epoch(shard) != epoch {
+                        let last = tokio::time::timeout(LAST_WORDS, answer).await;
+                        return last.ok().and_then(Result::ok).unwrap_or(Answer::Lost);
+                    }
+                }
+            }
         }
     }
 

@@ -14,9 +14,10 @@
 
 mod moves;
 mod news;
+mod own;
 pub mod plan;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,14 +25,15 @@ use async_trait::async_trait;
 use schema::ownership::{NodeRow, Owner, Ownership};
 use schema::store::StoreError;
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::warn;
 
 pub use self::news::News;
+use self::own::fresh_lease;
 use self::plan::{Local, plan};
 use crate::held::Held;
 use crate::lease::{OwnLease, Standing, Terms, Watch};
 use crate::link::{Envelope, Links, Payload};
-use crate::metrics::{LEASES_LOST, LEASES_REMOVED, SHARDS_OWNED};
+use crate::metrics::{LEASES_REMOVED, SHARDS_OWNED};
 use crate::routes::{NodeId, Route};
 use crate::shard::ShardId;
 
@@ -39,10 +41,6 @@ use crate::shard::ShardId;
 const QUESTION: Duration = Duration::from_secs(2);
 /// Shards are read this often although nothing seems to have moved.
 const THOROUGH_EVERY: Duration = Duration::from_secs(4);
-/// Attempts to remove the own lease: of one renewal that came first, and of one answer that was lost.
-const LEAVE_ATTEMPTS: u32 = 3;
-/// A drain gives up its shards within this, or leaves them to the end of its lease.
-const DRAIN: Duration = Duration::from_secs(15);
 
 /// Hosts shards; what the member decides is carried out by it.
 #[async_trait]
@@ -144,6 +142,8 @@ pub struct Member {
     lease: Mutex<OwnLease>,
     leases: AtomicUsize,
     draining: AtomicBool,
+    /// When it begins to take shards, by the clock of leases; 0: it does.
+    joins_at: AtomicU64,
     /// Shards whose home this node is but which it does not host yet.
     missing: AtomicUsize,
     stopped: AtomicBool,
@@ -169,6 +169,7 @@ impl Member {
             lease,
             leases: AtomicUsize::new(1),
             draining: AtomicBool::new(false),
+            joins_at: AtomicU64::new(0),
             missing: AtomicUsize::new(usize::MAX),
             stopped: AtomicBool::new(false),
             renewed: Notify::new(),
@@ -198,6 +199,9 @@ impl Member {
         if self.draining.load(Ordering::Acquire) {
             return Err("this node drains".to_owned());
         }
+        if self.joins_at.load(Ordering::Acquire) != 0 {
+            return Err("this node takes shards once others have taken what it had".to_owned());
+        }
         match self.missing.load(Ordering::Acquire) {
             0 => Ok(()),
             usize::MAX => Err("shards are not known yet".to_owned()),
@@ -213,54 +217,6 @@ impl Member {
     /// The lease is one of this process.
     pub fn is_me(&self, node: &NodeRow) -> bool {
         NodeId::of(node.incarnation) == self.options.id
-    }
-
-    /// Keeps the own lease.
-    async fn renew(self: Arc<Self>) {
-        while !self.stopped.load(Ordering::Acquire) {
-            let standing = self.lease().standing();
-            match standing {
-                Standing::Ready => self.renew_once().await,
-                Standing::Unsure => {
-                    if let Ok(row) = ask(self.table.node(&self.options.name)).await {
-                        self.lease().reread(row);
-                        if self.lease().standing() == Standing::Ready && !self.stopped.load(Ordering::Acquire) {
-                            self.renew_once().await; // time has passed without a renewal
-                        }
-                    }
-                }
-                Standing::Lost => {}
-            }
-            let standing = {
-                let (lease, lapsed) = (self.lease(), !self.held().leased());
-                self.held().lease(lease.until()); // not after the lock: `leave` may be next
-                if lapsed && self.held().leased() {
-                    self.news.wake(); // what stopped meanwhile is to be taken again
-                }
-                lease.standing()
-            };
-            if standing == Standing::Lost {
-                self.news.wake();
-                self.renewed.notified().await; // M3
-                continue;
-            }
-            let pause = if standing == Standing::Unsure { self.period() / 4 } else { self.period() };
-            tokio::select! {
-                biased; // either will do: so that what happens depends on events alone
-                () = self.renewed.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    async fn renew_once(&self) {
-        let renewal = self.lease().renewal(self.held().now_ms());
-        let change = self.table.change_node(&self.options.name, renewal.before.as_ref(), Some(&renewal.after));
-        let applied = ask(change).await;
-        if let Err(error) = &applied {
-            warn!(%error, "the lease could not be renewed for sure");
-        }
-        self.lease().answered(renewal, applied.ok());
     }
 
     /// Looks after shards and other members.
@@ -302,33 +258,11 @@ impl Member {
         }
     }
 
-    /// K4, M3: everything stops, and the next lease is another one.
-    fn start_anew(&self) {
-        if self.lease().row().is_some() {
-            warn!(node = self.options.name, "the lease is lost: everything hosted here stops, and starts anew");
-            metrics::counter!(LEASES_LOST).increment(1);
-        } else {
-            debug!(node = self.options.name, "another process has this name, or had it: waiting for its lease to end");
-        }
-        self.held().drop_all();
-        self.hosts.abandon();
-        self.missing.store(usize::MAX, Ordering::Release);
-        if self.stopped.load(Ordering::Acquire) {
-            return;
-        }
-        let number = self.leases.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut lease = fresh_lease(&self.options, number as u16);
-        if self.draining.load(Ordering::Acquire) {
-            lease.drain();
-        }
-        *self.lease() = lease;
-        self.renewed.notify_one();
-    }
-
     /// Leases every time; shards as well when something may have moved, and now and then anyway.
     async fn look(&self, view: &mut View) -> Result<(), StoreError> {
         view.looked_at = self.held().now_ms();
         let nodes = self.leases(view).await?;
+        self.join(&nodes);
         let same = |a: &NodeRow, b: &NodeRow| a.incarnation == b.incarnation && a.draining == b.draining;
         let unchanged = nodes.len() == view.nodes.len() && nodes.iter().zip(&view.nodes).all(|(a, b)| same(a, b));
         let now = self.held().now_ms();
@@ -414,66 +348,6 @@ impl Member {
         });
         self.fabric.announce(routes.collect());
     }
-
-    /// Gives up all shards: what a node does first when it ends. Requests and sockets go on, with the new owners.
-    pub async fn hand_over(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.lease().drain();
-        self.renewed.notify_one();
-        let rest = async {
-            while self.hosted_here() > 0 && self.lease().standing() != Standing::Lost {
-                self.news.wake();
-                tokio::time::sleep(self.period() / 10).await;
-            }
-        };
-        if tokio::time::timeout(DRAIN, rest).await.is_err() {
-            warn!(left = self.hosted_here(), "some shards are left to the end of the lease");
-        }
-    }
-
-    /// Gives up the lease, if nothing is held under it: what a node does last.
-    pub async fn leave(&self) {
-        self.stopped.store(true, Ordering::Release);
-        let empty = self.hosted_here() == 0;
-        let row = {
-            let mut lease = self.lease();
-            self.held().drop_all();
-            lease.end()
-        };
-        self.renewed.notify_one();
-        if let Some(row) = row.filter(|_| empty) {
-            if !self.remove_own(row).await {
-                warn!("the lease is left to its end");
-            }
-            self.fabric.nudge();
-        }
-    }
-
-    /// Removes the own row, also if a renewal was under way that came first.
-    async fn remove_own(&self, mut row: NodeRow) -> bool {
-        for _ in 0..LEAVE_ATTEMPTS {
-            if let Ok(true) = ask(self.table.change_node(&self.options.name, Some(&row), None)).await {
-                return true;
-            }
-            match ask(self.table.node(&self.options.name)).await {
-                Ok(Some(now)) if now.incarnation == row.incarnation => row = now,
-                Ok(_) => return true,
-                Err(_) => {}
-            }
-        }
-        false
-    }
-}
-
-fn fresh_lease(options: &MemberOptions, number: u16) -> OwnLease {
-    let row = NodeRow {
-        name: options.name.clone(),
-        incarnation: options.id.incarnation(number),
-        version: 0,
-        address: options.address.clone(),
-        draining: false,
-    };
-    OwnLease::new(row, options.terms)
 }
 
 /// A question that does not wait for ever; a late answer is an open outcome.

@@ -155,7 +155,8 @@ def test_sockets_stay_while_their_agents_move(own_cluster: Cluster) -> None:
             seen = [text_of(next_message(held))]
             while seen[-1] != f"after {node.port}":
                 seen.append(text_of(next_message(held)))
-        assert third.operate("GET", "cluster").json()["shards"]["free"] == 0
+        shards = lambda: third.operate("GET", "cluster").json()["shards"]  # noqa: E731
+        until("the last node has all shards", MOVED_DEADLINE_S, lambda: shards()["free"] == 0)
     first.start()
     second.start()
 
