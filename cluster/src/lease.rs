@@ -24,7 +24,7 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { ttl_ms: 6_000, margin_ms: 2_000 }
+        Self { ttl_ms: 5_000, margin_ms: 1_500 }
     }
 }
 

@@ -28,7 +28,7 @@ const STAYS: u64 = 4 * SECOND;
 /// A node without faults around it has handed everything over and left within this, and its shards serve elsewhere.
 pub(crate) const DRAINS_WITHIN: u64 = 12 * SECOND;
 /// Slowest and fastest clock, in milliseconds to the second: as far apart as K3 allows.
-const RATES: (u64, u64) = (1_000, 1_500);
+const RATES: (u64, u64) = (1_000, 1_428);
 
 /// How often something befalls a node: once in so many seconds, on average; 0: never.
 #[derive(Debug, Default)]

@@ -96,6 +96,11 @@ impl History {
         seen.push(Seen { seq, id: id.to_owned() });
     }
 
+    /// Something was wrong.
+    pub fn violated(&self) -> bool {
+        !self.records().violations.is_empty()
+    }
+
     /// Something is wrong.
     pub fn violate(&self, what: String) {
         let violations = &mut self.records().violations;

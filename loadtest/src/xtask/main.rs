@@ -75,6 +75,9 @@ pub struct Chaos {
     /// Only these faults: kill, pause, ...
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// End at the first violation, for runs that are expected to have some
+    #[arg(long)]
+    first: bool,
     /// Leave logs and data here instead of a directory that goes away
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -191,6 +194,9 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
             kinds = Fault::shuffled(&mut rng, fleet, &options.only);
         }
         let Some(fault) = kinds.pop() else { break };
+        if options.first && world.history.violated() {
+            return Ok(false);
+        }
         println!("chaos: {:>6.1} s  {}", started.elapsed().as_secs_f64(), fault.name());
         struck.push(faults::strike(fault, fleet, &world, &mut rng, options.servers).await?);
         settle(&world).await;
