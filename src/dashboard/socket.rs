@@ -15,15 +15,14 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{any, post};
 use axum::{Json, Router};
-use futures_util::stream::SplitStream;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use schema::ids::OwnerId;
-use schema::rows::{PendingPurpose, PendingRow};
+use schema::rows::{PendingPurpose, PendingRow, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::reads::attached;
 use super::same_origin;
@@ -34,7 +33,7 @@ use crate::metrics::DASHBOARD_SOCKETS;
 use crate::wire::error::ApiError;
 use crate::wire::fields::Query;
 use crate::wire::message::MessageState;
-use crate::ws::{Beat, Closing, Pulse, Transport, WRITE_DEADLINE, bounded, close, send};
+use crate::ws::{Beat, Closing, End, Pulse, Transport, bounded, close, in_time, send};
 
 /// A ticket works for this long; the contract's number.
 const TICKET: Duration = Duration::from_secs(30);
@@ -59,17 +58,20 @@ fn ticket_id(ticket: &str) -> String {
     format!("tkt_{}", hex::encode(Sha256::digest(ticket)))
 }
 
-async fn ticket(State(app): State<App>, caller: SignedIn) -> Result<Json<Value>, ApiError> {
-    let ticket = uuid(rand::random());
-    let row = PendingRow {
-        id: ticket_id(&ticket),
+fn ticket_row(ticket: &str, owner: OwnerId, sign_in: u64, now: Timestamp) -> PendingRow {
+    PendingRow {
+        id: ticket_id(ticket),
         email: String::new(),
-        purpose: PendingPurpose::Ticket { owner: caller.id(), sign_in: caller.owner.sign_in },
+        purpose: PendingPurpose::Ticket { owner, sign_in },
         code_hash: [0; 32],
         attempts: 0,
-        expires_at: app.clock.now().plus_ms(TICKET.as_millis() as u64),
-    };
-    app.store().put_pending(row).await?;
+        expires_at: now.plus_ms(TICKET.as_millis() as u64),
+    }
+}
+
+async fn ticket(State(app): State<App>, caller: SignedIn) -> Result<Json<Value>, ApiError> {
+    let ticket = uuid(rand::random());
+    app.store().put_pending(ticket_row(&ticket, caller.id(), caller.owner.sign_in, app.clock.now())).await?;
     Ok(Json(json!({"ticket": ticket, "expires_in": TICKET.as_secs()})))
 }
 
@@ -96,9 +98,16 @@ async fn upgrade(
 async fn redeem(app: &App, ticket: &str) -> Result<Option<(OwnerId, u64)>, ApiError> {
     let id = ticket_id(ticket);
     let Some(row) = app.store().pending(&id).await? else { return Ok(None) };
-    let PendingPurpose::Ticket { owner, sign_in } = row.purpose else { return Ok(None) };
     let taken = app.store().take_pending(&id).await?;
-    Ok((taken && app.clock.now() <= row.expires_at).then_some((owner, sign_in)))
+    Ok(worth(&row, app.clock.now()).filter(|_| taken))
+}
+
+/// Whose ticket a row is, and of which sign-in, if it is one and its time is not over.
+fn worth(row: &PendingRow, now: Timestamp) -> Option<(OwnerId, u64)> {
+    match row.purpose {
+        PendingPurpose::Ticket { owner, sign_in } => (now <= row.expires_at).then_some((owner, sign_in)),
+        _ => None,
+    }
 }
 
 /// Tells the owner's entity that its socket is gone, whatever way.
@@ -135,12 +144,12 @@ async fn serve(app: &App, mut transport: Transport, ticket: &str) {
     let (pongs, heard) = mpsc::channel(1);
     let Transport { stream, sink } = &mut transport;
     let mut writer = Writer { app, sink };
-    let closing = tokio::select! {
-        () = listen(stream, pongs) => None,
-        closing = writer.write(frames, heard) => closing,
+    let end = tokio::select! {
+        () = listen(stream, pongs) => End::Gone,
+        end = writer.write(frames, heard) => end,
     };
     drop(watching);
-    if let Some(closing) = closing {
+    if let End::Close(closing) = end {
         close(&mut transport, closing).await;
     }
 }
@@ -157,22 +166,19 @@ async fn listen(stream: &mut SplitStream<WebSocket>, pongs: mpsc::Sender<()>) {
 /// The writing side.
 struct Writer<'a> {
     app: &'a App,
-    sink: &'a mut futures_util::stream::SplitSink<WebSocket, Message>,
+    sink: &'a mut SplitSink<WebSocket, Message>,
 }
 
-/// Why the writer ends: `Some(None)` when the peer is gone.
-type End = Option<Option<Closing>>;
-
 impl Writer<'_> {
-    /// Until the socket has to close; `None` when the transport is gone.
-    async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, mut pongs: mpsc::Receiver<()>) -> Option<Closing> {
+    /// Until the socket has to close or the transport is gone.
+    async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, mut pongs: mpsc::Receiver<()>) -> End {
         let mut shutdown = self.app.shutdown.clone();
         let mut batch = Vec::with_capacity(FLUSH_EVERY);
         let mut pulse = Pulse::new();
         loop {
-            let end: End = tokio::select! {
+            let end = tokio::select! {
                 count = frames.recv_many(&mut batch, FLUSH_EVERY) => match count {
-                    0 => Some(Some(Closing::new(1013, "slow consumer"))),
+                    0 => Some(End::Close(Closing::new(1013, "slow consumer"))),
                     _ => self.deliver(&mut batch).await,
                 },
                 Some(()) = pongs.recv() => {
@@ -181,9 +187,9 @@ impl Writer<'_> {
                 }
                 () = tokio::time::sleep_until(pulse.next()) => match pulse.beat() {
                     Beat::Rest => None,
-                    Beat::Ping => send(self.sink, Message::Ping(Vec::new().into())).await.err().map(|_| None),
-                    Beat::Dead => Some(Some(Closing::new(1001, "Heartbeat timeout"))),
-                    Beat::Leave => Some(Some(stopping())),
+                    Beat::Ping => send(self.sink, Message::Ping(Vec::new().into())).await.err().map(|_| End::Gone),
+                    Beat::Dead => Some(End::Close(Closing::new(1001, "Heartbeat timeout"))),
+                    Beat::Leave => Some(End::Close(stopping())),
                 },
                 () = draining(&mut shutdown), if !pulse.is_leaving() => {
                     pulse.leave();
@@ -197,31 +203,25 @@ impl Writer<'_> {
     }
 
     /// Writes a batch in order and flushes it.
-    async fn deliver(&mut self, batch: &mut Vec<ToSession>) -> End {
+    async fn deliver(&mut self, batch: &mut Vec<ToSession>) -> Option<End> {
         let mut closing = None;
         for frame in batch.drain(..) {
             let text = match frame {
                 ToSession::Close(reason) => {
-                    closing = Some(Some(ended(reason)));
+                    closing = Some(End::Close(ended(reason)));
                     break;
                 }
                 frame => match self.text(frame).await {
                     Ok(text) => text,
                     // The page cannot be told: it comes back and reads.
-                    Err(_) => return Some(Some(Closing::new(1011, "come back"))),
+                    Err(_) => return Some(End::Close(Closing::new(1011, "come back"))),
                 },
             };
-            match timeout(WRITE_DEADLINE, self.sink.feed(Message::Text(text.into()))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Some(None),
-                Err(_) => return Some(Some(ended(CloseReason::SlowConsumer))),
+            if let Err(end) = in_time(self.sink.feed(Message::Text(text.into()))).await {
+                return Some(end);
             }
         }
-        match timeout(WRITE_DEADLINE, self.sink.flush()).await {
-            Ok(Ok(())) => closing,
-            Ok(Err(_)) => Some(None),
-            Err(_) => Some(Some(ended(CloseReason::SlowConsumer))),
-        }
+        in_time(self.sink.flush()).await.err().or(closing)
     }
 
     async fn text(&self, frame: ToSession) -> Result<String, ApiError> {
@@ -278,5 +278,14 @@ mod tests {
         assert_eq!(uuid, "ffffffff-ffff-4fff-bfff-ffffffffffff");
         let id = ticket_id(&uuid);
         assert!(id.starts_with("tkt_") && id.len() == 68 && !id.contains(&uuid));
+    }
+
+    #[test]
+    fn a_ticket_is_worth_something_for_30_seconds_and_nothing_else_is_a_ticket() {
+        let owner = OwnerId::of_email("o@example.com");
+        let row = ticket_row("x", owner, 7, Timestamp(1_000));
+        assert_eq!(worth(&row, Timestamp(31_000)), Some((owner, 7)));
+        assert_eq!(worth(&row, Timestamp(31_001)), None);
+        assert_eq!(worth(&PendingRow { purpose: PendingPurpose::SignIn, ..row }, Timestamp(1_000)), None);
     }
 }

@@ -15,9 +15,9 @@ use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
 /// Cookie of the access token.
-const ACCESS: &str = "ac_dashboard_session";
+pub const ACCESS: &str = "ac_dashboard_session";
 /// Cookie of the refresh token.
-const REFRESH: &str = "ac_dashboard_refresh";
+pub const REFRESH: &str = "ac_dashboard_refresh";
 /// Longest value that can be a token.
 const TOKEN_MAX: usize = 128;
 

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of the agent API, and a page to browse it.
+//! The OpenAPI 3.1 document of the agent API and of the dashboard's, and a page to browse it.
 //!
 //! D1  Every route of the contract's appendix is described with each of its codes; a test compares the two.
 //! D2  Status and code of a failure come from [`ApiError`] itself, so that document and server cannot differ in them.
@@ -7,6 +7,7 @@
 mod answers;
 mod bodies;
 mod conversations;
+mod dashboard;
 mod operation;
 mod operations;
 
@@ -19,10 +20,11 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApiBuilder, PathsBuilder, Server};
 
 use crate::app::App;
+use crate::dashboard::{ACCESS_COOKIE, REFRESH_COOKIE};
 
 const PAGE: &str = include_str!("../pages/docs.html");
 const SCRIPT: &str = include_str!("../pages/docs.js");
@@ -55,15 +57,17 @@ fn document(base: &str) -> Value {
     let mut paths = PathsBuilder::new();
     let mut components = ComponentsBuilder::new()
         .security_scheme("key", bearer("API key of an agent: `ac_live_…`"))
-        .security_scheme("operator", bearer("The operator's token, as the server was started with"));
+        .security_scheme("operator", bearer("The operator's token, as the server was started with"))
+        .security_scheme("owner", cookie(ACCESS_COOKIE, "An owner's sign-in; for an hour"))
+        .security_scheme("refresh", cookie(REFRESH_COOKIE, "Renews a sign-in, once; for 30 days"));
     for operation in operations::all() {
         components = components.schemas_from_iter(operation.schemas());
         paths = paths.path(operation.path, operation.item());
     }
-    let info = InfoBuilder::new()
-        .title("AgentChat")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Messaging for agents: direct messages, groups, contacts, presence, attachments, webhooks."));
+    let info = InfoBuilder::new().title("AgentChat").version(env!("CARGO_PKG_VERSION")).description(Some(
+        "Messaging for agents: direct messages, groups, contacts, presence, attachments, webhooks; and what the \
+             dashboard of their owners reads.",
+    ));
     let document = OpenApiBuilder::new()
         .info(info.build())
         .servers(Some([Server::new(base)]))
@@ -77,6 +81,10 @@ fn document(base: &str) -> Value {
 
 fn bearer(description: &str) -> SecurityScheme {
     SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build())
+}
+
+fn cookie(name: &str, description: &str) -> SecurityScheme {
+    SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(name, description)))
 }
 
 /// Rules between the keys of one body (D3).
@@ -128,20 +136,21 @@ mod tests {
 
     use super::*;
 
-    /// The contract's list of routes, one JSON object per line.
-    const CONTRACT: &str = include_str!("../../tests/contract/rest.jsonl");
+    /// The contract's lists of routes, one JSON object per line.
+    const AGENTS: &str = include_str!("../../tests/contract/rest.jsonl");
+    const OWNERS: &str = include_str!("../../tests/contract/dashboard.jsonl");
 
     #[test]
     fn every_route_of_the_contract_is_described_with_each_of_its_codes() {
         let document = document("http://localhost");
-        for line in CONTRACT.lines() {
+        for line in AGENTS.lines().chain(OWNERS.lines()) {
             let route: Value = serde_json::from_str(line).unwrap();
             let path = match route["p"].as_str().unwrap() {
                 "{upload_url}" => "/objects/{id}",
                 "/v1/messages/{conversation_id}" => "/v1/messages/{id}",
                 path => path,
             };
-            let method = route["m"].as_str().unwrap().to_lowercase();
+            let method = route["m"].as_str().unwrap().to_lowercase().replace("ws", "get");
             let operation = &document["paths"][path][&method];
             assert!(operation.is_object(), "{method} {path} is not described");
             for status in route["ok"].as_array().unwrap() {
@@ -151,6 +160,24 @@ mod tests {
             for code in route["e"].as_array().unwrap() {
                 assert!(responses.contains(&code.to_string()), "{method} {path} {code}");
             }
+        }
+    }
+
+    /// What the list of the dashboard's routes does not repeat. Owners are never deleted, so that the contract's
+    /// `OWNER_NOT_FOUND` is answered nowhere.
+    #[test]
+    fn operations_of_owners_need_their_cookie_and_obey_no_other_site() {
+        let document = document("http://localhost");
+        let codes = |operation: &Value, code: &str| operation["responses"].to_string().contains(code);
+        for line in OWNERS.lines() {
+            let route: Value = serde_json::from_str(line).unwrap();
+            let (method, path) = (route["m"].as_str().unwrap(), route["p"].as_str().unwrap());
+            let operation = &document["paths"][path][method.to_lowercase().replace("ws", "get")];
+            let cookie = matches!(route["auth"].as_str(), Some("owner" | "refresh")).then(|| route["auth"].clone());
+            let needed = operation["security"][0].as_object().and_then(|one| one.keys().next());
+            assert_eq!(needed.map(|name| json!(name)), cookie, "{method} {path}");
+            assert_eq!(codes(operation, "\"UNAUTHORIZED\""), cookie.is_some(), "{method} {path}");
+            assert_eq!(codes(operation, "\"FORBIDDEN\""), method != "GET", "{method} {path}");
         }
     }
 

@@ -28,6 +28,10 @@ pub enum Auth {
     AnyAgent,
     /// Whoever has the operator's token.
     Operator,
+    /// An owner who is signed in: the browser's session cookie.
+    Owner,
+    /// An owner whose sign-in may be over: the browser's refresh cookie.
+    Refresh,
 }
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -61,6 +65,12 @@ fn rows() -> Schema {
 /// Any text.
 pub fn text() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).build().into()
+}
+
+/// UTC, RFC 3339.
+pub fn time() -> Schema {
+    let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).build().into()
 }
 
 /// One of these words.
@@ -176,16 +186,16 @@ impl Op {
             Auth::Nobody => {}
             Auth::AnyAgent | Auth::Operator => all.extend([ApiError::Unauthorized, wait()]),
             Auth::Agent | Auth::Optional => all.extend([ApiError::Unauthorized, ApiError::AgentSuspended, wait()]),
+            Auth::Owner | Auth::Refresh => all.push(ApiError::SignedOut),
         }
         if self.path.contains('{') || self.auth == Auth::Operator {
             all.push(ApiError::NotFound); // a segment that does not decode; an operator surface that is closed
         }
         if self.method != HttpMethod::Get {
-            all.extend([
-                ApiError::PayloadTooLarge { max_bytes: 0 },
-                ApiError::IdempotencyConflict,
-                ApiError::IdempotentInProgress,
-            ]);
+            all.push(ApiError::PayloadTooLarge { max_bytes: 0 });
+        }
+        if self.method != HttpMethod::Get && self.path.starts_with("/v1/") {
+            all.extend([ApiError::IdempotencyConflict, ApiError::IdempotentInProgress]);
         }
         all.extend(self.failures.iter().cloned());
         all
@@ -226,6 +236,8 @@ impl Op {
             Auth::Optional => vec![SecurityRequirement::default(), scheme("key")],
             Auth::Agent | Auth::AnyAgent => vec![scheme("key")],
             Auth::Operator => vec![scheme("operator")],
+            Auth::Owner => vec![scheme("owner")],
+            Auth::Refresh => vec![scheme("refresh")],
         }
     }
 

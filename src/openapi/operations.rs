@@ -8,6 +8,7 @@ use utoipa::openapi::HttpMethod::{Delete, Get, Patch, Post, Put};
 use super::answers::*;
 use super::bodies::*;
 use super::conversations::*;
+use super::dashboard;
 use super::operation::{Auth, Op, number, one_of, text};
 use crate::wire::error::ApiError;
 use crate::wire::error::ApiError::*;
@@ -16,7 +17,7 @@ use crate::wire::error::ApiError::*;
 pub fn all() -> Vec<Op> {
     [identity(), contacts(), mutes(), presence(), attachments(), webhooks(), replies(), messages(), conversations()]
         .into_iter()
-        .chain([groups(), members(), invites(), operator(), service()])
+        .chain([groups(), members(), invites(), dashboard::operations(), operator(), service()])
         .flatten()
         .collect()
 }

@@ -33,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::frames::notice_payload;
 pub use self::pulse::{Beat, Pulse};
-pub use self::socket::{Closing, Transport, WRITE_DEADLINE, close, send};
+pub use self::socket::{Closing, End, Transport, close, in_time, send};
 use crate::app::App;
 use crate::http::extract::{bearer, credential};
 use crate::wire::error::ApiError;

@@ -27,7 +27,7 @@ use crate::queries::history;
 use crate::wire::error::ApiError;
 
 /// A transport that takes nothing for this long belongs to a slow consumer.
-pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a peer may take to answer our close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Frames written between two flushes.
@@ -63,7 +63,7 @@ impl From<CloseReason> for Closing {
 }
 
 /// How serving ended.
-enum End {
+pub enum End {
     /// The peer is gone.
     Gone,
     /// We close.
@@ -94,6 +94,15 @@ impl Transport {
 /// Sends one frame at once, within its deadline.
 pub async fn send(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> Result<(), axum::Error> {
     timeout(WRITE_DEADLINE, sink.send(message)).await.map_err(axum::Error::new)?
+}
+
+/// One step of writing, within its deadline; how serving ends if it does not come to its end.
+pub async fn in_time(step: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+    match timeout(WRITE_DEADLINE, step).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Gone),
+        Err(_) => Err(End::Close(CloseReason::SlowConsumer.into())),
+    }
 }
 
 /// From the reading side to the writing side.
@@ -298,16 +307,12 @@ impl Writer<'_> {
                 notice => frames::notice(&notice, &self.app.urls),
             };
             metrics::counter!(FRAMES_OUT).increment(1);
-            match timeout(WRITE_DEADLINE, self.sink.feed(Message::Text(text.into()))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Some(End::Gone),
-                Err(_) => return Some(End::Close(CloseReason::SlowConsumer.into())),
+            if let Err(end) = in_time(self.sink.feed(Message::Text(text.into()))).await {
+                return Some(end);
             }
         }
-        match timeout(WRITE_DEADLINE, self.sink.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Some(End::Gone),
-            Err(_) => return Some(End::Close(CloseReason::SlowConsumer.into())),
+        if let Err(end) = in_time(self.sink.flush()).await {
+            return Some(end);
         }
         if messages > 0 {
             self.app.domain.written(self.attached.agent, self.attached.session, messages, through);

@@ -14,14 +14,14 @@ const REFETCH_MS = 400;
 
 const handleOf = (text) => foreign(typeof text === 'string' && text !== '' ? `@${text}` : 'somebody');
 const MODES = { send: 'Sending paused', full: 'Fully paused' };
-const REASONS = { key_rotated: 'its key was replaced' };
+const REASONS = { key_rotated: 'its key was replaced', enforcement: 'others blocked or reported it', expired: 'its time was over', operator: 'by the operator' };
 
 /** Drawing, colour and sentence of each action. */
 const WORDS = {
   'message.sent': (m) => ['sent', '', ['Sent a message to ', peer(m)]],
   'message.received': (m) => ['received', '', ['Received a message from ', peer(m)]],
   'agent.created': () => ['plus', 'good', ['Agent registered']],
-  'agent.status_changed': (m) => ['shield', m.to === 'active' ? 'good' : 'warn', ['Status changed', m.from && ` from ${m.from}`, m.to && ` to ${m.to}`, m.reason && [': ', foreign(String(m.reason))]]],
+  'agent.status_changed': (m) => ['shield', m.to === 'active' ? 'good' : 'warn', ['Status changed', m.from && ` from ${m.from}`, m.to && ` to ${m.to}`, m.reason && [': ', REASONS[m.reason] ?? foreign(String(m.reason))]]],
   'agent.key_rotated': () => ['key', 'warn', ['API key replaced']],
   'agent.deleted': () => ['close', 'bad', ['Agent deleted']],
   'agent.blocked': (m) => ['blocks', '', ['Blocked ', handleOf(m.handle)]],

@@ -139,8 +139,9 @@ export class Chats {
 
   paint() {
     if (!this.rows) return;
-    this.total.textContent = String(this.rows.length);
-    this.groupCount.textContent = String(this.rows.filter((row) => row.type === 'group').length);
+    this.total.textContent = this.rows.length > 0 ? String(this.rows.length) : '';
+    const groups = this.rows.filter((row) => row.type === 'group').length;
+    this.groupCount.textContent = groups > 0 ? String(groups) : '';
     const shown = this.rows.filter((row) => this.shows(row));
     reconcile(this.list, shown.map((row) => this.element(row)));
     this.settle();

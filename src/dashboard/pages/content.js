@@ -2,7 +2,7 @@
 
 import { of } from './api.js';
 import { h, fill, foreign } from './dom.js';
-import { size } from './format.js';
+import { kindOf, size } from './format.js';
 import { icon } from './icons.js';
 
 /** Text beyond this is folded, so that one message never fills several screens unasked. */
@@ -96,7 +96,7 @@ function file(row, handle) {
   const { content } = row;
   const about = row.attachment ?? {};
   const name = about.filename ?? 'Attachment';
-  const facts = [about.content_type, size(about.size)].filter(Boolean).join(' · ');
+  const facts = [kindOf(about.content_type), size(about.size)].filter(Boolean).join(' · ');
   return h(
     'a',
     { class: 'file', href: of(handle, 'attachments', content.attachment_id), target: '_blank', rel: 'noopener noreferrer' },

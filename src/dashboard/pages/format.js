@@ -6,7 +6,7 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-const clockFormat = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
+const clockFormat = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' });
 const weekdayFormat = new Intl.DateTimeFormat(undefined, { weekday: 'long' });
 const shortFormat = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
 const shortYearFormat = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', year: 'numeric' });
@@ -79,6 +79,13 @@ export function size(bytes) {
   if (bytes < 1024) return `${bytes} B`;
   if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(bytes < 10_240 ? 1 : 0)} KB`;
   return `${(bytes / 1024 / 1024).toFixed(1)} MB`;
+}
+
+/** What a kind of file is called: `PDF`, `PNG`, else the second half of its type. */
+export function kindOf(type) {
+  if (typeof type !== 'string') return '';
+  const kind = type.split(';')[0].split('/').pop().replace(/^(x-|vnd\.)+/, '').split('+')[0].split('.').pop();
+  return { plain: 'Text', markdown: 'Markdown', 'octet-stream': 'File' }[kind] ?? kind.toUpperCase();
 }
 
 /** `1 member`, `2 members`. */

@@ -69,7 +69,7 @@ function member(handle, one) {
       'button',
       { class: 'member', type: 'button', on: { click: open } },
       avatar(one, { size: 's' }),
-      h('span', { class: 'person-text' }, foreign(title(one), { class: 'person-name' }), h('span', { class: 'muted' }, foreign(`@${one.handle}`))),
+      h('span', { class: 'person-text' }, foreign(title(one), { class: 'person-name' }), title(one) !== one.handle && h('span', { class: 'muted' }, foreign(`@${one.handle}`))),
       one.role === 'admin' && h('span', { class: 'badge' }, 'Admin'),
     ),
   );

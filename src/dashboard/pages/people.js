@@ -74,7 +74,7 @@ function person(handle, words, one) {
       h(
         'span',
         { class: 'person-text' },
-        h('span', { class: 'person-line' }, foreign(title(one), { class: 'person-name' }), h('span', { class: 'muted' }, foreign(`@${one.handle}`))),
+        h('span', { class: 'person-line' }, foreign(title(one), { class: 'person-name' }), title(one) !== one.handle && h('span', { class: 'muted' }, foreign(`@${one.handle}`))),
         one.description && h('span', { class: 'person-about', dir: 'auto' }, one.description),
         one.notes && h('span', { class: 'person-note', dir: 'auto' }, one.notes),
       ),

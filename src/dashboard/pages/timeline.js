@@ -107,6 +107,8 @@ function state(row) {
   return h('span', { class: `ticks ${row.status}`, title: words }, icon(drawing, 16), spoken(words));
 }
 
+const KINDS = { text: 'Text', structured: 'Structured', file: 'File', system: 'Group event' };
+
 /** Everything the server says about one message. */
 function inspect(row) {
   const fact = (label, value) => value !== null && value !== undefined && value !== '' && [h('dt', {}, label), h('dd', {}, value)];
@@ -115,14 +117,14 @@ function inspect(row) {
     'dl',
     { class: 'facts' },
     fact('Sender', foreign(`@${row.sender_handle}`)),
-    fact('Type', row.type),
-    fact('Number', String(row.seq)),
+    fact('Kind', KINDS[row.type] ?? row.type),
+    fact('Place', `${row.seq.toLocaleString()} in this chat`),
     fact('Stored', moment(row.created_at)),
     fact('Delivered', moment(row.delivered_at)),
     fact('Read', moment(row.read_at)),
-    fact('Message', h('code', {}, row.id)),
-    fact('Client key', row.client_msg_id && h('code', { dir: 'auto' }, row.client_msg_id)),
+    fact('Message ID', h('code', {}, row.id)),
+    fact('Sender’s ID', row.client_msg_id && h('code', { dir: 'auto' }, row.client_msg_id)),
   );
   const noted = row.metadata && Object.keys(row.metadata).length > 0;
-  dialog({ title: 'Message details', body: [facts, json(row.content ?? {}, 'content'), noted && json(row.metadata, 'metadata')], kind: 'wide' });
+  dialog({ title: 'Message details', body: [facts, json(row.content ?? {}, 'Content'), noted && json(row.metadata, 'Metadata')], kind: 'wide' });
 }

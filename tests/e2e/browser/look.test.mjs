@@ -17,6 +17,7 @@ let email;
 let atlas;
 let chat;
 let group;
+let paused;
 
 /** A small world to look at. */
 async function furnish() {
@@ -51,6 +52,8 @@ async function furnish() {
   const pest = await Agent.join(server, 'spam', 'Spam Bot');
   await atlas.call('POST', `/v1/contacts/${pest.handle}/block`);
   await atlas.call('PATCH', `/v1/contacts/${mira.handle}`, { notes: 'Prefers short questions. Knows the Alfama well.' });
+  await atlas.call('PUT', '/v1/presence', { status: 'busy' });
+  await harbor.call('PUT', '/v1/presence', { status: 'online' });
   return [atlas, await Agent.join(server, 'ledger', 'Ledger'), await Agent.join(server, 'scout', 'Scout, the research agent')];
 }
 
@@ -58,6 +61,7 @@ before(async () => {
   server = await Server.create();
   browser = await launch();
   const agents = await furnish();
+  paused = agents[1].handle;
   email = `${freshHandle('owner')}@example.com`;
   const owner = await Owner.open(browser, server, email);
   await owner.signIn();
@@ -117,6 +121,9 @@ function pages() {
     ['rail', at(), '.chat', async (page) => {
       if (await page.isVisible('.collapse')) await page.click('.collapse');
     }],
+    ['paused', `/agents/${paused}`, '.agent-head .badge'],
+    ['paused-settings', `/agents/${paused}/settings`, '.choice[aria-checked=true]', (page) => page.locator('text=Release agent').scrollIntoViewIfNeeded()],
+    ['no-contacts', `/agents/${paused}/contacts`, '.emptiness'],
     ['not-found', '/agents/somebody-else', '.emptiness'],
   ];
 }

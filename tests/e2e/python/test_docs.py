@@ -1,6 +1,6 @@
 """The documents teach with commands and programs: those marked `run` are taken out of them and run, page by page.
 
-A page is one reader: its blocks run in order, in one directory, where `data` is the data directory of a server that keeps
+The README is a page as well. A page is one reader: its blocks run in order, in one directory, where `data` is the data directory of a server that keeps
 no limits. Addresses of the page become those of the server. Shell blocks of a page share one shell's variables.
 """
 
@@ -22,7 +22,8 @@ BLOCK = re.compile(r"^( *)```(\w+) run\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 BLOCK_DEADLINE_S = 120
 INSTALL_DEADLINE_S = 300
 ROOT = Path(os.environ.get("AGENTCHAT_ROOT", Path(__file__).parents[3]))
-PAGES = sorted(page.name for page in (ROOT / "docs").glob("*.md") if BLOCK.search(page.read_text()))
+TEXTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = sorted(str(page.relative_to(ROOT)) for page in TEXTS if BLOCK.search(page.read_text()))
 NODE_PACKAGES = "tests/e2e/typescript/package.json"
 
 
@@ -50,7 +51,8 @@ class Reader:
 
     def run(self, command: list[str], shown: str) -> str:
         done = subprocess.run(
-            command, cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=BLOCK_DEADLINE_S
+            command, cwd=self.home, env=self.environment, capture_output=True, timeout=BLOCK_DEADLINE_S,
+            text=True, errors="replace",  # curl shows the bytes that frame a socket's texts as well
         )
         assert done.returncode == 0, f"{shown}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{self.server.tail()}"
         return done.stdout
@@ -102,13 +104,14 @@ def reader(own_server: Server, tmp_path: Path) -> Iterator[Reader]:
 def blocks(page: str) -> list[tuple[str, str]]:
     """Language and text of the blocks to run; one inside a list loses its indentation."""
     found = []
-    for indent, language, text in BLOCK.findall((ROOT / "docs" / page).read_text()):
+    for indent, language, text in BLOCK.findall((ROOT / page).read_text()):
         found.append((language, "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))))
     return found
 
 
 def test_pages_have_blocks_to_run() -> None:
-    assert {"quickstart.md", "clients.md", "operations.md", "self-hosting.md"} <= set(PAGES)
+    taught = {f"docs/{name}.md" for name in ("quickstart", "clients", "operations", "self-hosting")}
+    assert taught | {"README.md"} <= set(PAGES)
     languages = {language for page in PAGES for language, _ in blocks(page)}
     assert languages == {"sh", "python", "js"}
 
@@ -117,10 +120,11 @@ def test_pages_have_blocks_to_run() -> None:
 def test_what_the_page_says_works(reader: Reader, page: str) -> None:
     said = [getattr(reader, language)(reader.local(block)) for language, block in blocks(page)]
     expected = {
-        "quickstart.md": ["hello bob", "carol says hello dave", "erin says hello frank"],
-        "clients.md": ["name: agentchat-skill"],
-        "operations.md": [" files, ", "0 faults in restored"],
-        "self-hosting.md": ["0 failed", '"handle": "fleet-1"'],
+        "README.md": ["hello bob", '"acked":1', '"type":"hello.ok"', '"type":"message.new"', "hello alice"],
+        "docs/quickstart.md": ["hello bob", "carol says hello dave", "erin says hello frank"],
+        "docs/clients.md": ["name: agentchat-skill"],
+        "docs/operations.md": [" files, ", "0 faults in restored"],
+        "docs/self-hosting.md": ["0 failed", '"handle": "fleet-1"'],
     }.get(page, [])
     for text in expected:
         assert text in "".join(said), f"{page} did not say {text!r}:\n{''.join(said)[-3000:]}"
