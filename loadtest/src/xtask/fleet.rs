@@ -15,6 +15,8 @@ use crate::owners::Owners;
 pub const TOKEN: &str = "token-of-the-chaos-harness";
 /// A started server is ready within this.
 const READY: Duration = Duration::from_secs(90);
+/// Attempts to start a node of the ring that was killed.
+const RING_STARTS: u32 = 3;
 /// A drained server has ended within this.
 const DRAINED: Duration = Duration::from_secs(45);
 
@@ -85,7 +87,15 @@ impl Fleet {
 
     /// `start`, `kill`, `pause` or `resume` a node of the ring.
     pub async fn ring_node(&self, n: usize, what: &str) -> Result<(), Failure> {
-        self.cassandra(&["node", &n.to_string(), what]).await
+        let (number, mut attempts) = (n.to_string(), 1);
+        loop {
+            match self.cassandra(&["node", &number, what]).await {
+                // A node that was killed may not come up at once; what it has to say is in its log.
+                Err(failure) if what == "start" && attempts < RING_STARTS => println!("chaos: once more: {failure}"),
+                outcome => return outcome,
+            }
+            attempts += 1;
+        }
     }
 
     /// Ends the ring.
