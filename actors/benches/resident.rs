@@ -1,7 +1,7 @@
 //! Bytes per resident idle agent: activates a million in one process and divides what the process grew by.
 //!
 //! `cargo bench -p actors --bench resident [-- COUNT [CONTACTS]]`. The rows come from here, not from a store: what is measured is
-//! what an activated entity keeps. Target: at most 1 KiB.
+//! what an activated entity keeps. Target: at most 768 bytes.
 
 use actors::agent::events::{AgentEvent, AgentRequest};
 use actors::effects::{EntityId, Event, Found, LoadedAgent, Port};

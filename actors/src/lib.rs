@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+mod compact;
 pub mod conversation;
 pub mod domain;
 pub mod effects;

@@ -151,7 +151,7 @@ impl Agent {
         }
         for session in &mut self.sessions {
             if let Some((cursor, limit)) = session.next_page(now, fx) {
-                self.pages_out += 1;
+                self.pages.make().out += 1;
                 fx.reads.push(Read::InboxFor(self.row.id, session.id, cursor, self.released, limit));
             }
         }
@@ -165,20 +165,21 @@ impl Agent {
         bounds: (Pos, usize),
         fx: &mut Effects,
     ) {
-        let (released, settled) = (self.released, &self.settled);
+        let (released, pages) = (self.released, &self.pages);
         let muted = Muted::of(self.state.as_deref(), now);
         let held = self.row.paused == Pause::Full;
         if let Some(session) = self.sessions.iter_mut().find(|other| other.id == session) {
             if held {
                 session.drop_page(); // asked for before the pause
             } else {
-                session.page(rows, bounds, released, |pos| settled.contains(&pos), muted, fx);
+                let settled = |pos| pages.get().is_some_and(|pages| pages.settled.contains(&pos));
+                session.page(rows, bounds, released, settled, muted, fx);
             }
         }
-        self.pages_out = self.pages_out.saturating_sub(1);
-        if self.pages_out == 0 {
-            self.settled.clear();
+        if let Some(pages) = self.pages.get_mut() {
+            pages.out = pages.out.saturating_sub(1);
         }
+        self.pages.drop_if(|pages| pages.out == 0);
     }
 
     /// A delivery at this position is durable: shown live, held, or passed over.

@@ -25,7 +25,7 @@ pub(crate) mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, Pos, Seq};
@@ -36,10 +36,11 @@ use schema::store::Write;
 
 use self::events::AgentEvent;
 use self::notices::Notices;
-use self::ops::Op;
+use self::ops::{Op, Ops};
 use self::replies::Replies;
 use self::sessions::Session;
 use crate::api::{CloseReason, Refusal, ToSession};
+use crate::compact::{Spare, Table};
 use crate::conversation::events::{ConversationEvent, Delivery, Watched};
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
 use crate::limits::{Bucket, Limits, SEND_FORGET_MS, VIEWS_KEPT};
@@ -77,7 +78,14 @@ enum View {
     Known(AgentConversationRow),
 }
 
-/// The entity.
+/// Pages for sockets that are being read, and what changed meanwhile.
+#[derive(Debug, Default)]
+struct Pages {
+    out: u32,
+    settled: BTreeSet<Pos>,
+}
+
+/// The entity. A million of them lie in memory: what most of them have none of takes one word.
 #[derive(Debug)]
 pub struct Agent {
     row: Arc<AgentRow>,
@@ -86,19 +94,17 @@ pub struct Agent {
     head: InboxHeadRow,
     /// Everything at or below is durable and may be shown (A2).
     released: Pos,
-    contacts: BTreeMap<AgentId, ContactRow>,
-    blocks: BTreeMap<AgentId, BlockRow>,
-    views: BTreeMap<ConversationId, View>,
+    contacts: Table<AgentId, ContactRow>,
+    blocks: Table<AgentId, BlockRow>,
+    views: Table<ConversationId, View>,
     sessions: Vec<Session>,
     writer: Writer<After>,
-    ops: VecDeque<Op>,
-    op: Option<Op>,
-    /// Positions settled while pages for sockets are being read.
-    settled: BTreeSet<Pos>,
-    pages_out: u32,
+    ops: Ops,
+    /// Pages for sockets that are being read.
+    pages: Spare<Pages>,
     sends: sends::Sends,
-    /// Agents it has reported.
-    reported: BTreeSet<AgentId>,
+    /// Agents it has reported: most have reported nobody.
+    reported: Spare<BTreeSet<AgentId>>,
     /// Mutes, presence, webhooks and the like: most agents have none.
     state: Option<Box<AgentStateRow>>,
     /// Made by the first notice: most agents never need it.
@@ -114,6 +120,10 @@ pub struct Agent {
 impl Agent {
     /// An active agent from what is stored.
     pub fn activate(loaded: LoadedAgent, limits: Arc<Limits>) -> Self {
+        let mut reported: Spare<BTreeSet<AgentId>> = Spare::default();
+        if !loaded.reported.is_empty() {
+            reported.make().extend(loaded.reported);
+        }
         Self {
             row: Arc::new(loaded.row),
             limits,
@@ -122,15 +132,13 @@ impl Agent {
             head: loaded.head,
             contacts: loaded.contacts.into_iter().map(|contact| (contact.agent, contact)).collect(),
             blocks: loaded.blocks.into_iter().map(|block| (block.agent, block)).collect(),
-            views: BTreeMap::new(),
+            views: Table::default(),
             sessions: Vec::new(),
             writer: Writer::default(),
-            ops: VecDeque::new(),
-            op: None,
-            settled: BTreeSet::new(),
-            pages_out: 0,
+            ops: Ops::default(),
+            pages: Spare::default(),
             sends: sends::Sends::new(loaded.cold),
-            reported: loaded.reported.into_iter().collect(),
+            reported,
             state: loaded.state.map(Box::new),
             notices: None,
             replies: None,
@@ -147,11 +155,7 @@ impl Agent {
     /// Nothing is under way.
     pub fn is_quiet(&self) -> bool {
         let loading = |view: &View| matches!(view, View::Loading(_));
-        self.writer.is_idle()
-            && self.op.is_none()
-            && self.ops.is_empty()
-            && self.sends.is_empty()
-            && !self.views.values().any(loading)
+        self.writer.is_idle() && self.ops.is_empty() && self.sends.is_empty() && !self.views.values().any(loading)
     }
 
     /// One step.
@@ -231,10 +235,10 @@ impl Agent {
                     let event = ConversationEvent::Taken { agent, seq, backlog, skipped, watched };
                     fx.tells.push(Event::Conversation(conversation, event));
                 }
-                After::OpDone => self.op = None,
+                After::OpDone => self.ops.done(),
                 After::Settled(pos) => {
-                    if self.pages_out > 0 {
-                        self.settled.insert(pos);
+                    if let Some(pages) = self.pages.get_mut() {
+                        pages.settled.insert(pos);
                     }
                     self.sessions.iter_mut().for_each(|session| session.settled(pos));
                 }
@@ -274,7 +278,7 @@ impl Agent {
         if !self.sends.is_empty() {
             fx.wake(now.plus_ms(SEND_FORGET_MS));
         }
-        if self.views.len() > VIEWS_KEPT && self.writer.is_idle() && self.op.is_none() {
+        if self.views.len() > VIEWS_KEPT && self.writer.is_idle() && self.ops.is_at_rest() {
             self.views.retain(|_, view| matches!(view, View::Loading(_)));
         }
     }

@@ -4,12 +4,15 @@
 //!     the one before left (A4). Acks that wait together are one operation.
 //! O2  A receipt leaves `Stored` exactly once: then its inbox row goes and the backlog shrinks by one.
 
+use std::collections::VecDeque;
+
 use schema::ids::{AgentId, ConversationId, MessageId, Pos, Seq};
 use schema::rows::{DeliveryState, InboxRow, ReceiptRow, Timestamp};
 use schema::store::Write;
 
 use super::{After, Agent, View};
 use crate::agent::events::AgentEvent;
+use crate::compact::Spare;
 use crate::effects::{Effects, Event, Found, FoundUnread, Port, Read, Reply, UnreadRange};
 use crate::limits::ACK_PAGE;
 
@@ -44,22 +47,76 @@ impl Op {
     }
 }
 
-impl Agent {
-    /// Starts the next operation if none is under way.
-    pub(super) fn next_op(&mut self, fx: &mut Effects) {
-        if self.op.is_some() {
-            return;
-        }
-        let Some(mut op) = self.ops.pop_front() else { return };
+/// Operations that wait, and the one that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Ops(Spare<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Op>,
+    under_way: Option<Op>,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_none()
+    }
+}
+
+impl Ops {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.get().is_none_or(Queue::is_empty)
+    }
+
+    /// None is under way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.0.get().is_none_or(|queue| queue.under_way.is_none())
+    }
+
+    pub(super) fn push_back(&mut self, op: Op) {
+        self.0.make().waiting.push_back(op);
+    }
+
+    fn push_front(&mut self, op: Op) {
+        self.0.make().waiting.push_front(op);
+    }
+
+    /// The next one, if none is under way. Acks that wait together are one.
+    fn next(&mut self) -> Option<Op> {
+        let queue = self.0.get_mut().filter(|queue| queue.under_way.is_none())?;
+        let mut op = queue.waiting.pop_front()?;
         if let Op::Ack(messages) = &mut op {
             while messages.len() < ACK_PAGE
-                && let Some(Op::Ack(more)) = self.ops.pop_front_if(|next| matches!(next, Op::Ack(_)))
+                && let Some(Op::Ack(more)) = queue.waiting.pop_front_if(|next| matches!(next, Op::Ack(_)))
             {
                 messages.extend(more);
             }
         }
-        fx.reads.push(self.read_for(&op));
-        self.op = Some(op);
+        Some(op)
+    }
+
+    fn start(&mut self, op: Op) {
+        self.0.make().under_way = Some(op);
+    }
+
+    fn take(&mut self) -> Option<Op> {
+        self.0.get_mut()?.under_way.take()
+    }
+
+    /// The one under way is durable.
+    pub(super) fn done(&mut self) {
+        self.take();
+        self.0.drop_if(Queue::is_empty);
+    }
+}
+
+impl Agent {
+    /// Starts the next operation if none is under way.
+    pub(super) fn next_op(&mut self, fx: &mut Effects) {
+        if let Some(op) = self.ops.next() {
+            fx.reads.push(self.read_for(&op));
+            self.ops.start(op);
+        }
     }
 
     fn read_for(&self, op: &Op) -> Read {
@@ -77,7 +134,7 @@ impl Agent {
     }
 
     pub(super) fn op_found(&mut self, now: Timestamp, found: Found) {
-        let Some(op) = self.op.take() else { return };
+        let Some(op) = self.ops.take() else { return };
         if let (Found::Unread(found), Some(conversation)) = (&found, op.conversation()) {
             self.view_found(now, conversation, Some(found.view));
         }
@@ -124,7 +181,7 @@ impl Agent {
                 op
             }
         };
-        self.op = Some(op);
+        self.ops.start(op);
         self.writer.then(After::OpDone);
     }
 

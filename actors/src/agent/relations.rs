@@ -18,15 +18,14 @@ impl Agent {
         handle: String,
         notes: Option<Option<String>>,
     ) {
-        let created = !self.contacts.contains_key(&target);
-        let fresh = ContactRow { agent: target, handle, notes: None, added_at: now };
-        let contact = self.contacts.entry(target).or_insert(fresh);
-        let changed = created || notes.is_some();
+        let known = self.contacts.get(&target).cloned();
+        let (created, changed) = (known.is_none(), known.is_none() || notes.is_some());
+        let mut contact = known.unwrap_or(ContactRow { agent: target, handle, notes: None, added_at: now });
         if let Some(notes) = notes {
             contact.notes = notes;
         }
-        let contact = contact.clone();
         if changed {
+            self.contacts.insert(target, contact.clone());
             self.writer.write(Write::Contact(self.row.id, contact.clone()));
         }
         self.writer.then(After::Answer(port, Ok(Reply::Contact(contact, created))));

@@ -118,6 +118,7 @@ impl Agent {
         if usable.is_ok() && self.sessions.len() >= SOCKETS_MAX {
             fx.pushes.push((session, ToSession::Close(CloseReason::TooManySockets)));
         } else if usable.is_ok() {
+            self.sessions.reserve_exact(1); // most agents have one socket
             self.sessions.push(Session::new(session, mode));
             if self.sessions.len() == 1 && !again {
                 self.came(now, &before, fx);

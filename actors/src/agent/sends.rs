@@ -5,7 +5,6 @@
 //!     out cold; slots fall due after 24 h.
 //! B3  Only what is stored counts against the send rate: replays and refusals give their token back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, ConversationKind};
@@ -13,6 +12,7 @@ use schema::rows::{MessageRow, Pause, Timestamp};
 
 use super::Agent;
 use crate::api::{Draft, Refusal, Sent, Target};
+use crate::compact::{Spare, Table};
 use crate::conversation::events::{ConversationEvent, Outcome, SenderFacts};
 use crate::effects::{Effects, Event, Port, Read, Reply};
 use crate::limits::{Bucket, COLD_WINDOW_MS, SEND_FORGET_MS, window_allows};
@@ -38,42 +38,91 @@ impl OutgoingSend {
     }
 }
 
-/// The send side of one agent.
+/// The send side of one agent. Most have nothing outgoing.
 #[derive(Debug)]
 pub(super) struct Sends {
     rate: Bucket,
-    under_way: BTreeMap<String, OutgoingSend>,
+    outgoing: Spare<Outgoing>,
+}
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    under_way: Table<String, Box<OutgoingSend>>,
     cold: Vec<(ConversationId, Timestamp)>,
-    reserved: usize,
+    reserved: u32,
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.under_way.is_empty() && self.cold.is_empty() && self.reserved == 0
+    }
+
+    /// A cold slot is free, or how long to wait.
+    fn cold_slot(&self, now: Timestamp, limit: Option<u32>) -> Result<(), u64> {
+        window_allows(self.cold.iter().map(|(_, at)| *at), self.reserved as usize, limit, (now, COLD_WINDOW_MS))
+    }
 }
 
 impl Sends {
     pub(super) fn new(cold: Vec<(ConversationId, Timestamp)>) -> Self {
-        Self { rate: Bucket::default(), under_way: BTreeMap::new(), cold, reserved: 0 }
+        let mut outgoing: Spare<Outgoing> = Spare::default();
+        if !cold.is_empty() {
+            outgoing.make().cold = cold;
+        }
+        Self { rate: Bucket::default(), outgoing }
     }
 
+    /// None is under way.
     pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
+        self.outgoing.get().is_none_or(|outgoing| outgoing.under_way.is_empty())
+    }
+
+    fn under_way(&self, key: &str) -> Option<&OutgoingSend> {
+        self.outgoing.get()?.under_way.get(key).map(Box::as_ref)
+    }
+
+    fn under_way_mut(&mut self, key: &str) -> Option<&mut OutgoingSend> {
+        self.outgoing.get_mut()?.under_way.get_mut(key).map(Box::as_mut)
+    }
+
+    /// A send ended, and its cold slot with it.
+    fn end(&mut self, key: &str) -> Option<Box<OutgoingSend>> {
+        let outgoing = self.outgoing.get_mut()?;
+        let send = outgoing.under_way.remove(key)?;
+        outgoing.reserved -= u32::from(send.reserved);
+        self.outgoing.drop_if(Outgoing::is_empty);
+        Some(send)
     }
 
     /// Notes a cold thread; returns those that have left the window and need not be remembered any longer.
     pub(super) fn cold_stored(&mut self, conversation: ConversationId, at: Timestamp) -> Vec<ConversationId> {
-        let lapsed = self.cold.extract_if(.., |(_, since)| at.ms_since(*since) >= COLD_WINDOW_MS);
+        let cold = &mut self.outgoing.make().cold;
+        let lapsed = cold.extract_if(.., |(_, since)| at.ms_since(*since) >= COLD_WINDOW_MS);
         let lapsed = lapsed.map(|(lapsed, _)| lapsed).filter(|lapsed| *lapsed != conversation).collect();
-        if !self.cold.iter().any(|(other, _)| *other == conversation) {
-            self.cold.push((conversation, at));
+        if !cold.iter().any(|(other, _)| *other == conversation) {
+            cold.reserve_exact(1); // most have one, and nobody has many
+            cold.push((conversation, at));
         }
         lapsed
     }
 
     pub(super) fn cold_answered(&mut self, conversation: ConversationId) {
-        self.cold.retain(|(other, _)| *other != conversation);
+        if let Some(outgoing) = self.outgoing.get_mut() {
+            outgoing.cold.retain(|(other, _)| *other != conversation);
+        }
+        self.outgoing.drop_if(Outgoing::is_empty);
     }
 
     /// Drops sends that nobody settled; their requests have long been answered by their deadline.
     pub(super) fn forget(&mut self, now: Timestamp) {
-        let lost = self.under_way.extract_if(.., |_, send| now.ms_since(send.since) >= SEND_FORGET_MS);
-        self.reserved -= lost.filter(|(_, send)| send.reserved).count();
+        if let Some(Outgoing { under_way, reserved, .. }) = self.outgoing.get_mut() {
+            under_way.retain(|_, send| {
+                let lost = now.ms_since(send.since) >= SEND_FORGET_MS;
+                *reserved -= u32::from(lost && send.reserved);
+                !lost
+            });
+        }
+        self.outgoing.drop_if(Outgoing::is_empty);
     }
 
     /// What is left of the send rate, and when all of it is back.
@@ -83,21 +132,19 @@ impl Sends {
 
     /// What is left of the cold allowance, and when the next slot falls due.
     pub(super) fn cold_left(&self, now: Timestamp, limit: Option<u32>) -> (u32, Timestamp) {
-        let counted = self.cold.iter().map(|(_, at)| *at).filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
-        let used = counted.clone().count() + self.reserved;
+        let (cold, reserved) =
+            self.outgoing.get().map_or((&[][..], 0), |outgoing| (&outgoing.cold[..], outgoing.reserved));
+        let counted = cold.iter().map(|(_, at)| *at).filter(|at| now.ms_since(*at) < COLD_WINDOW_MS);
+        let used = counted.clone().count() + reserved as usize;
         let left = limit.map_or(u32::MAX, |limit| limit.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX)));
         (left, counted.min().unwrap_or(now).plus_ms(COLD_WINDOW_MS))
-    }
-
-    fn cold_slot(&self, now: Timestamp, limit: Option<u32>) -> Result<(), u64> {
-        window_allows(self.cold.iter().map(|(_, at)| *at), self.reserved, limit, (now, COLD_WINDOW_MS))
     }
 }
 
 impl Agent {
     pub(super) fn send(&mut self, now: Timestamp, mut send: OutgoingSend, fx: &mut Effects) {
         let key = send.draft.client_msg_id.clone();
-        if let Some(under_way) = self.sends.under_way.get_mut(&key) {
+        if let Some(under_way) = self.sends.under_way_mut(&key) {
             under_way.ports.append(&mut send.ports);
             if now.ms_since(under_way.since) < crate::limits::REDELIVER_MS {
                 return;
@@ -105,7 +152,7 @@ impl Agent {
             // The first attempt may have been lost with its conversation's shard: ask again (L2 drops a repeat).
             under_way.since = now;
         } else {
-            self.sends.under_way.insert(key.clone(), send);
+            self.sends.outgoing.make().under_way.insert(key.clone(), Box::new(send));
         }
         fx.wake(now.plus_ms(SEND_FORGET_MS));
         self.forward(now, &key, fx);
@@ -113,12 +160,13 @@ impl Agent {
 
     /// Asks again for every send under way: what was asked may be lost (L2 drops a repeat).
     pub(super) fn forward_again(&mut self, now: Timestamp, fx: &mut Effects) {
-        let keys: Vec<String> = self.sends.under_way.keys().cloned().collect();
+        let outgoing = self.sends.outgoing.get();
+        let keys: Vec<String> = outgoing.into_iter().flat_map(|outgoing| outgoing.under_way.keys()).cloned().collect();
         keys.iter().for_each(|key| self.forward(now, key, fx));
     }
 
     fn forward(&mut self, now: Timestamp, key: &str, fx: &mut Effects) {
-        let Some(send) = self.sends.under_way.get(key) else {
+        let Some(send) = self.sends.under_way(key) else {
             return;
         };
         match send.target {
@@ -155,15 +203,14 @@ impl Agent {
         peer: Option<AgentId>,
         fx: &mut Effects,
     ) {
-        let cold_slot = self.sends.cold_slot(now, self.limits.cold_threads);
         let per_second = self.limits.sends_per_second;
-        let Some(send) = self.sends.under_way.get_mut(key) else {
-            return;
-        };
+        let Some(outgoing) = self.sends.outgoing.get_mut() else { return };
+        let cold_slot = outgoing.cold_slot(now, self.limits.cold_threads);
+        let Some(send) = outgoing.under_way.get_mut(key) else { return };
         let rate = if send.charged { Ok(()) } else { self.sends.rate.take(now, per_second) };
         if peer.is_some() && cold_slot.is_ok() && !send.reserved {
             send.reserved = true;
-            self.sends.reserved += 1;
+            outgoing.reserved += 1;
         }
         send.charged |= rate.is_ok();
         let sender = SenderFacts {
@@ -183,7 +230,7 @@ impl Agent {
 
     /// No conversation will judge this send; the replay record still comes first (contract S5).
     fn refuse_unless_replayed(&mut self, key: &str, refusal: Refusal, fx: &mut Effects) {
-        if let Some(send) = self.sends.under_way.get_mut(key) {
+        if let Some(send) = self.sends.under_way_mut(key) {
             let paused = self.row.paused != Pause::None;
             send.refusal = Some(if paused { Refusal::PausedByOwner } else { refusal });
             fx.reads.push(Read::Replay(self.row.id, key.to_owned()));
@@ -197,7 +244,7 @@ impl Agent {
                 fx.tells.push(Event::Conversation(message.conversation, ConversationEvent::Confirm(message)));
             }
             None => {
-                if let Some(refusal) = self.sends.under_way.get(key).and_then(|send| send.refusal.clone()) {
+                if let Some(refusal) = self.sends.under_way(key).and_then(|send| send.refusal.clone()) {
                     self.send_settled(now, key, Err(refusal), fx);
                 }
             }
@@ -205,10 +252,7 @@ impl Agent {
     }
 
     pub(super) fn send_settled(&mut self, now: Timestamp, key: &str, outcome: Outcome, fx: &mut Effects) {
-        let Some(send) = self.sends.under_way.remove(key) else {
-            return;
-        };
-        self.sends.reserved -= usize::from(send.reserved);
+        let Some(send) = self.sends.end(key) else { return };
         if outcome.as_ref().is_ok_and(|settled| !settled.replayed) {
             self.warn(now, fx);
         } else if send.charged {

@@ -32,7 +32,7 @@ impl Agent {
         reason: Option<String>,
         fx: &mut Effects,
     ) {
-        if !self.reported.insert(target) {
+        if !self.reported.make().insert(target) {
             return fx.answer(port, Err(Refusal::AlreadyReported));
         }
         let reporter = self.row.handle.clone();

@@ -62,13 +62,15 @@ pub enum ShardEvent {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "slots are boxed, and most of them are agents")]
 enum State {
     Loading(Vec<Event>),
-    Agent(Box<Agent>),
+    Agent(Agent),
     Conversation(Box<Conversation>),
     Owner(Box<Owner>),
 }
 
+/// An entity in memory. Boxed, so that the room that a map keeps free is a word for each.
 #[derive(Debug)]
 struct Slot {
     state: State,
@@ -84,7 +86,7 @@ pub struct Shard {
     limits: Arc<Limits>,
     /// Under which everything is written.
     fence: Fence,
-    entities: HashMap<EntityId, Slot>,
+    entities: HashMap<EntityId, Box<Slot>>,
     wakes: BTreeSet<(Timestamp, EntityId)>,
 }
 
@@ -202,11 +204,10 @@ impl Shard {
                 )
             );
             if !pointless {
-                self.entities.insert(
-                    id,
-                    Slot { state: State::Loading(vec![event]), used_at: now, wake_at: now.plus_ms(IDLE_MS) },
-                );
-                self.wakes.insert((now.plus_ms(IDLE_MS), id));
+                let wake_at = now.plus_ms(IDLE_MS);
+                let slot = Slot { state: State::Loading(vec![event]), used_at: now, wake_at };
+                self.entities.insert(id, Box::new(slot));
+                self.wakes.insert((wake_at, id));
                 let read = match id {
                     EntityId::Agent(id) => Read::Agent(id),
                     EntityId::Conversation(id) => Read::Conversation(id),
@@ -232,13 +233,17 @@ impl Shard {
         self.collect(id, fx, out);
     }
 
+    fn is_loading(&self, id: EntityId) -> bool {
+        self.entities.get(&id).is_some_and(|slot| matches!(slot.state, State::Loading(_)))
+    }
+
     fn found(&mut self, now: Timestamp, id: EntityId, found: Found, out: &mut Outbox) {
-        let loading = matches!(self.entities.get(&id), Some(Slot { state: State::Loading(_), .. }));
+        let loading = self.is_loading(id);
         let mut fx = Effects::default();
         let state = match (id, found) {
             (_, Found::Agent(_) | Found::Conversation(_) | Found::Owner(_)) if !loading => return,
             (EntityId::Agent(_), Found::Agent(Some(loaded))) => {
-                State::Agent(Box::new(Agent::activate(*loaded, Arc::clone(&self.limits))))
+                State::Agent(Agent::activate(*loaded, Arc::clone(&self.limits)))
             }
             (EntityId::Conversation(id), Found::Conversation(loaded)) => {
                 let loaded = loaded.map(|loaded| *loaded);
@@ -271,9 +276,7 @@ impl Shard {
 
     /// No such agent: whoever waits is told.
     fn nobody(&mut self, id: EntityId, out: &mut Outbox) {
-        let Some(Slot { state: State::Loading(waiting), .. }) = self.entities.remove(&id) else {
-            return;
-        };
+        let Some(State::Loading(waiting)) = self.entities.remove(&id).map(|slot| slot.state) else { return };
         for event in waiting {
             match event {
                 Event::Agent(_, AgentEvent::Request(port, AgentRequest::Admit(_) | AgentRequest::Attach(..))) => {
@@ -313,7 +316,7 @@ impl Shard {
                 EntityId::Owner(id) => Event::Owner(id, OwnerEvent::Wake),
             };
             self.wake_at(id, used_at.plus_ms(IDLE_MS).max(now.plus_ms(IDLE_MS / 4)), true);
-            if !matches!(self.entities.get(&id), Some(Slot { state: State::Loading(_), .. })) {
+            if !self.is_loading(id) {
                 self.entity(now, event, out);
             }
             // Waking is not use: it must not keep an idle entity.
