@@ -459,7 +459,7 @@ impl World {
     }
 
     fn connect(&mut self, agent: usize, explicit: bool) {
-        let session = SessionId { node: NodeId::default(), number: self.fresh() };
+        let session = SessionId::new(NodeId::default(), self.fresh());
         let mode = Self::attach_mode(explicit);
         let socket = Socket { agent, explicit, shown: HashMap::new(), unacked: Vec::new() };
         self.sockets.insert(session, socket);

@@ -94,6 +94,21 @@ impl Leases {
         let silent = || world.nodes[by].watch.silent().any(|row| row.name == name(owner));
         !there || (self.0 == Broken::Removal && silent())
     }
+
+    /// What is under way is not acknowledged any more; what was is found, because its rows are written.
+    fn hand_over(&self, world: &mut World) -> Option<()> {
+        let (epoch, _) = world.nodes[0].epoch?;
+        let log = &mut world.logs[usize::from(epoch)];
+        log.2 = Some(log.1);
+        if self.0 != Broken::GiveUp {
+            (world.nodes[0].epoch, world.nodes[0].write) = (None, Write::None);
+        }
+        world.epoch += 1;
+        world.owner = Some((1, 1));
+        world.logs.push((0, 0, None));
+        world.nodes[1].epoch = Some((world.epoch, true));
+        Some(())
+    }
 }
 
 fn name(node: usize) -> String {
@@ -234,19 +249,7 @@ impl Model for Leases {
                 }
                 world.nodes[n].write = Write::None;
             }
-            // What is under way is not acknowledged any more; what was is found, because its rows are written.
-            Step::HandOver => {
-                let (epoch, _) = world.nodes[0].epoch?;
-                let log = &mut world.logs[usize::from(epoch)];
-                log.2 = Some(log.1);
-                if self.0 != Broken::GiveUp {
-                    (world.nodes[0].epoch, world.nodes[0].write) = (None, Write::None);
-                }
-                world.epoch += 1;
-                world.owner = Some((1, 1));
-                world.logs.push((0, 0, None));
-                world.nodes[1].epoch = Some((world.epoch, true));
-            }
+            Step::HandOver => self.hand_over(&mut world)?,
         }
         (world != *before).then_some(world)
     }

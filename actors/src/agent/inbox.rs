@@ -168,7 +168,8 @@ impl Agent {
         let (released, pages) = (self.released, &self.pages);
         let muted = Muted::of(self.state.as_deref(), now);
         let held = self.row.paused == Pause::Full;
-        if let Some(session) = self.sessions.iter_mut().find(|other| other.id == session) {
+        // A page for an earlier life began somewhere else.
+        if let Some(session) = self.sessions.iter_mut().find(|other| other.id.is_same_life(session)) {
             if held {
                 session.drop_page(); // asked for before the pause
             } else {

@@ -96,7 +96,7 @@ mod tests {
     fn agent(limits: Limits) -> Agent {
         let row = AgentRow::new(AgentId(Key::from_bytes([1; 16])), "alice", "a@b.c", KEY, Timestamp(1));
         let mut agent = Agent::activate(LoadedAgent::bare(row), limits.into());
-        let attach = AgentRequest::Attach(KEY, SessionId { node: NodeId::default(), number: 1 }, AckMode::OnWrite);
+        let attach = AgentRequest::Attach(KEY, SessionId::new(NodeId::default(), 1), AckMode::OnWrite);
         agent.on(
             Timestamp(1),
             AgentEvent::Request(Port { node: NodeId::default(), number: 1 }, attach),

@@ -83,9 +83,7 @@ impl Rig {
 
     fn attach(&mut self, session: u64) {
         let mode = AckMode::Explicit { window: 10 };
-        assert!(
-            self.ask(AgentRequest::Attach(KEY, SessionId { node: NodeId::default(), number: session }, mode)).is_ok()
-        );
+        assert!(self.ask(AgentRequest::Attach(KEY, SessionId::new(NodeId::default(), session), mode)).is_ok());
     }
 
     fn presence(&mut self) -> (PresenceStatus, Option<String>) {
@@ -121,9 +119,9 @@ fn what_was_said_fades_without_a_socket_and_holds_with_one() {
     rig.on(AgentEvent::Wake);
     assert_eq!(rig.presence().0, PresenceStatus::Busy);
     rig.attach(2);
-    rig.on(AgentEvent::Detach(SessionId { node: NodeId::default(), number: 1 }));
+    rig.on(AgentEvent::Detach(SessionId::new(NodeId::default(), 1)));
     assert_eq!(rig.presence().0, PresenceStatus::Busy, "neither the first nor the last socket");
-    rig.on(AgentEvent::Detach(SessionId { node: NodeId::default(), number: 2 }));
+    rig.on(AgentEvent::Detach(SessionId::new(NodeId::default(), 2)));
     assert_eq!(rig.presence(), (PresenceStatus::Offline, None));
 }
 
@@ -153,7 +151,7 @@ fn copies_are_shown_every_change_and_hold_no_longer_than_it() {
     assert_eq!(shown(&mut rig), [(PresenceStatus::Online, SNAPSHOT_MS)]);
     rig.attach(2);
     assert_eq!(shown(&mut rig), [], "nothing changed");
-    let gone = |number| AgentEvent::Detach(SessionId { node: NodeId::default(), number });
+    let gone = |number| AgentEvent::Detach(SessionId::new(NodeId::default(), number));
     rig.on(gone(1));
     rig.on(gone(2));
     assert_eq!(shown(&mut rig), [(PresenceStatus::Offline, SNAPSHOT_MS)]);

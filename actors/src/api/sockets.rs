@@ -1,5 +1,7 @@
 //! What passes between an agent and its live sockets.
 
+use std::cmp::Ordering;
+
 use std::sync::Arc;
 
 use cluster::routes::NodeId;
@@ -21,14 +23,49 @@ pub enum AckMode {
     OnWrite,
 }
 
-/// One live socket. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One live socket. Never used twice. Whichever life is meant, it is the same socket.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct SessionId {
     /// The node that holds it.
     pub node: NodeId,
     /// Which of that node.
     pub number: u64,
+    /// How often it was registered again: what was meant for an earlier life is not for a later one, whose owner begins
+    /// with everything that is not acked.
+    pub life: u32,
 }
+
+impl SessionId {
+    /// A socket that is registered for the first time.
+    pub fn new(node: NodeId, number: u64) -> Self {
+        Self { node, number, life: 0 }
+    }
+
+    /// The same life of the same socket.
+    pub fn is_same_life(self, other: Self) -> bool {
+        self == other && self.life == other.life
+    }
+}
+
+impl Ord for SessionId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.node, self.number).cmp(&(other.node, other.number))
+    }
+}
+
+impl PartialOrd for SessionId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for SessionId {}
 
 /// What an agent entity tells one of its sockets. Order is the order on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -224,10 +224,10 @@ impl Node {
     /// Shows a frame on a socket, of whatever node, as the owner of its agent under `epoch`.
     pub fn push(&self, session: SessionId, epoch: u64, frame: ToSession) {
         if session.node == self.id {
-            self.sessions.push(session.number, epoch, frame);
+            self.sessions.push(session, epoch, frame);
         } else {
             // A way that loses a frame is closed, and the socket registered again: nothing has to be kept here.
-            let _ = self.send(session.node, Wire::Push { session: session.number, epoch, frame: Box::new(frame) });
+            let _ = self.send(session.node, Wire::Push { session, epoch, frame: Box::new(frame) });
         }
     }
 

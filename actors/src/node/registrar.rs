@@ -37,22 +37,23 @@ pub async fn keep_registered(node: Arc<Node>) {
 }
 
 async fn register(node: &Node, socket: Registration, known: Known) {
+    let Some(session) = node.sessions.renew(socket.session) else { return };
     let open = node.ports.open();
     let event = match socket.holder {
         Holder::Agent(who, mode) => {
-            let attach = AgentRequest::Attach(who.key, socket.session, mode);
+            let attach = AgentRequest::Attach(who.key, session, mode);
             Event::Agent(who.agent, AgentEvent::Request(open.port, attach))
         }
         Holder::Owner(owner, sign_in) => {
-            let watch = OwnerRequest::Watch(sign_in, socket.session);
+            let watch = OwnerRequest::Watch(sign_in, session);
             Event::Owner(owner, OwnerEvent::Request(open.port, Box::new(watch)))
         }
     };
     match node.ask(&open, event).await {
         // Should the owner have changed meanwhile, then what is noted here differs from it, and it is done again.
-        Ok(_) => node.sessions.registered(socket.session, known),
-        Err(Refusal::Unauthorized) => node.sessions.end(socket.session, CloseReason::KeyRevoked),
-        Err(Refusal::Suspended) => node.sessions.end(socket.session, CloseReason::Suspended),
+        Ok(_) => node.sessions.registered(session, known),
+        Err(Refusal::Unauthorized) => node.sessions.end(session, CloseReason::KeyRevoked),
+        Err(Refusal::Suspended) => node.sessions.end(session, CloseReason::Suspended),
         Err(refusal) => tracing::debug!(%refusal, "a socket could not be registered yet"),
     }
 }

@@ -5,6 +5,7 @@
 //!     older one sent late is dropped.
 //! Q3  A socket is known to the present owner of its agent, over a connection that lost nothing since; otherwise it is
 //!     registered again, and is shown again what it has not acked.
+//! Q4  What an owner sent before it heard of that registration is dropped: something may be missing before it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,7 +77,7 @@ impl Sessions {
     /// A new socket of an entity on `shard`, whose queue holds `capacity` frames.
     pub fn open(&self, holder: Holder, shard: ShardId, capacity: usize) -> (Registration, mpsc::Receiver<ToSession>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let registration = Registration { session: SessionId { node: self.node, number }, holder, shard };
+        let registration = Registration { session: SessionId::new(self.node, number), holder, shard };
         let (queue, receiver) = mpsc::channel(capacity);
         self.seats().insert(number, Seat { registration, queue, known: None, spoken: 0 });
         (registration, receiver)
@@ -87,10 +88,11 @@ impl Sessions {
         self.seats().remove(&session.number);
     }
 
-    /// Queues a frame from an owner of this epoch (Q1, Q2).
-    pub fn push(&self, number: u64, epoch: u64, frame: ToSession) {
-        let mut seats = self.seats();
-        let Some(seat) = seats.get_mut(&number).filter(|seat| seat.spoken <= epoch) else { return };
+    /// Queues a frame for this life of a socket, from an owner of this epoch (Q1, Q2, Q4).
+    pub fn push(&self, to: SessionId, epoch: u64, frame: ToSession) {
+        let (mut seats, number) = (self.seats(), to.number);
+        let here = |seat: &&mut Seat| seat.spoken <= epoch && to.is_same_life(seat.registration.session);
+        let Some(seat) = seats.get_mut(&number).filter(here) else { return };
         seat.spoken = epoch;
         // A dashboard has no other way to learn that it missed something than to come back.
         let droppable = !matches!(
@@ -101,6 +103,14 @@ impl Sessions {
         if seat.queue.try_send(frame).is_err() && !droppable {
             seats.remove(&number);
         }
+    }
+
+    /// A socket is about to be registered again: its next life begins (Q4). `None`: it is gone.
+    pub fn renew(&self, session: SessionId) -> Option<SessionId> {
+        let mut seats = self.seats();
+        let session = &mut seats.get_mut(&session.number)?.registration.session;
+        session.life += 1;
+        Some(*session)
     }
 
     /// An owner knows a socket now.
@@ -151,5 +161,28 @@ impl Sessions {
         for (_, seat) in self.seats().extract_if(|_, seat| ends(seat)) {
             let _ = seat.queue.try_send(ToSession::Close(reason)); // a full queue ends with the stream
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_to_an_earlier_life_of_a_socket_is_dropped() {
+        let sessions = Sessions::new(NodeId(1));
+        let (socket, mut frames) = sessions.open(Holder::Owner(OwnerId::of_email("o@example.com"), 1), ShardId(0), 8);
+        let frame = || ToSession::Close(CloseReason::Restart);
+        sessions.push(socket.session, 5, frame());
+        assert!(frames.try_recv().is_ok());
+        let renewed = sessions.renew(socket.session).expect("it is there");
+        sessions.push(socket.session, 5, frame());
+        assert!(frames.try_recv().is_err(), "Q4: its owner does not know yet that something was lost");
+        sessions.push(renewed, 5, frame());
+        assert!(frames.try_recv().is_ok());
+        sessions.push(renewed, 4, frame());
+        assert!(frames.try_recv().is_err(), "Q2");
+        sessions.close(renewed);
+        assert!(sessions.renew(renewed).is_none());
     }
 }

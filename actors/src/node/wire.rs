@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Refusal, ToSession};
+use crate::api::{Refusal, SessionId, ToSession};
 use crate::effects::{Event, Reply};
 
 /// One message between nodes.
@@ -22,7 +22,7 @@ pub enum Wire {
     /// A frame for one of the receiver's sockets.
     Push {
         /// Which.
-        session: u64,
+        session: SessionId,
         /// Under which the sender owns the socket's agent.
         epoch: u64,
         /// What to show.

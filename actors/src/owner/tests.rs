@@ -14,7 +14,7 @@ fn port(number: u64) -> Port {
 }
 
 fn socket(number: u64) -> SessionId {
-    SessionId { node: NodeId::default(), number }
+    SessionId::new(NodeId::default(), number)
 }
 
 fn pair(n: u8) -> Pair {
