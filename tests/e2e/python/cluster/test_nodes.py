@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from harness import OPERATOR_TOKEN, Cluster, Peer, enrol, until
@@ -59,8 +60,19 @@ def refusals(cluster: Cluster) -> list[str]:
 
 
 def socket_of(node: str, peer: Peer) -> ClientConnection:
+    """As the SDKs do it: a 503 of a shard that moves just now is tried again."""
     headers = {"Authorization": f"Bearer {peer.api_key}", "X-AgentChat-Capabilities": "ack"}
-    return connect(node.replace("http", "ws") + "/v1/ws", additional_headers=headers, open_timeout=10)
+    opened: list[ClientConnection] = []
+
+    def connected() -> bool:
+        try:
+            opened.append(connect(node.replace("http", "ws") + "/v1/ws", additional_headers=headers, open_timeout=10))
+        except InvalidStatus as refused:
+            assert refused.response.status_code == 503, refused
+        return bool(opened)
+
+    until("the socket is open", MOVED_DEADLINE_S, connected)
+    return opened[0]
 
 
 def next_message(open_socket: ClientConnection, timeout: float = MOVED_DEADLINE_S) -> dict[str, object]:
