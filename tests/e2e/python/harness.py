@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 import httpx
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 # Generous, because debug builds run on small shared machines; every wait polls and returns as soon as it can.
 READY_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 20.0
 MAIL_DEADLINE_S = 10.0
+MOVED_DEADLINE_S = 30.0
 POLL_S = 0.02
 
 OPERATOR_TOKEN = "the-operator-token-of-these-tests"
@@ -298,3 +301,17 @@ def befriend(first: Peer, second: Peer) -> str:
         done = peer.call("POST", "/v1/messages/sync/ack", {"last_delivery_id": rows[-1]["delivery_id"]})
         assert done.status_code == 200, done.text
     return opened.json()["conversation_id"]
+
+
+def open_socket(node: Server, peer: Peer) -> ClientConnection:
+    """A socket that acks, opened as the SDKs do: a 503 of a shard that moves just now is tried again."""
+    headers = {"Authorization": f"Bearer {peer.api_key}", "X-AgentChat-Capabilities": "ack"}
+
+    def opened() -> ClientConnection | None:
+        try:
+            return connect(f"{node.ws_base}/v1/ws", additional_headers=headers, open_timeout=10, proxy=None)
+        except InvalidStatus as refused:
+            assert refused.response.status_code == 503, refused
+            return None
+
+    return until("the socket is open", MOVED_DEADLINE_S, opened)

@@ -14,11 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
-from harness import Cluster, Peer, Redis, Server, enrol, fresh_handle, until
-
-MOVED_DEADLINE_S = 30.0
+from harness import MOVED_DEADLINE_S, Cluster, Peer, Redis, Server, enrol, fresh_handle, open_socket, until
 
 needs_redis = pytest.mark.skipif(
     shutil.which("redis-server") is None and os.environ.get("CI") != "true",
@@ -81,8 +79,7 @@ def test_a_code_belongs_to_all_nodes_and_admits_five_mistakes_altogether(own_clu
 
 
 def socket_of(node: Server, peer: Peer) -> ClientConnection:
-    headers = {"Authorization": f"Bearer {peer.api_key}", "X-AgentChat-Capabilities": "ack"}
-    held = connect(f"{node.ws_base}/v1/ws", additional_headers=headers, open_timeout=10, proxy=None)
+    held = open_socket(node, peer)
     assert json.loads(held.recv(timeout=10))["type"] == "hello.ok"
     return held
 
