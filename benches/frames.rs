@@ -14,8 +14,7 @@ use std::hint::black_box;
 
 use axum::extract::ws::Utf8Bytes;
 use criterion::{Criterion, Throughput};
-use schema::ids::{AgentId, ConversationId, Key, Seq};
-use schema::rows::{MessageRow, MessageType, Timestamp};
+use schema::rows::MessageRow;
 
 /// The parts of the server that write a message.
 #[path = "../src/wire"]
@@ -24,23 +23,11 @@ mod wire {
     pub mod time;
 }
 
-use wire::message::{About, MessageState, message_value};
+#[path = "shared/row.rs"]
+mod row;
 
-fn row() -> MessageRow {
-    let (alice, bob) = (AgentId(Key::from_bytes([1; 16])), AgentId(Key::from_bytes([2; 16])));
-    MessageRow {
-        conversation: ConversationId::direct(alice, bob),
-        seq: Seq(17),
-        sender: alice,
-        sender_handle: "alice".into(),
-        client_msg_id: "0198c0de-0000-7000-8000-000000000000".into(),
-        kind: MessageType::Text,
-        content: r#"{"text":"an ordinary line of chat, as long as such lines are, more or less"}"#.into(),
-        metadata: "{}".into(),
-        mentions: Vec::new(),
-        created_at: Timestamp(1_764_000_000_000),
-    }
-}
+use row::row;
+use wire::message::{About, MessageState, message_value};
 
 fn encode(row: &MessageRow) -> Utf8Bytes {
     let about = About { display_name: Some("Alice"), is_system: false, group: Some(("the group", 256)) };

@@ -12,31 +12,19 @@ use actors::effects::Event;
 use actors::node::wire::Wire;
 use cluster::link::Envelope;
 use criterion::{Criterion, Throughput};
-use schema::ids::{AgentId, ConversationId, Key, Seq};
-use schema::rows::{MessageRow, MessageType, Timestamp};
+use schema::ids::Seq;
+
+#[path = "../../benches/shared/row.rs"]
+mod row;
+
+use row::{agent, row};
 
 /// Messages of a full frame.
 const BATCH: u64 = 64;
 
-fn agent(n: u8) -> AgentId {
-    AgentId(Key::from_bytes([n; 16]))
-}
-
 fn delivery() -> Envelope<Wire> {
-    let message = MessageRow {
-        conversation: ConversationId::direct(agent(1), agent(2)),
-        seq: Seq(17),
-        sender: agent(1),
-        sender_handle: "alice".into(),
-        client_msg_id: "0198c0de-0000-7000-8000-000000000000".into(),
-        kind: MessageType::Text,
-        content: r#"{"text":"an ordinary line of chat, as long as such lines are, more or less"}"#.into(),
-        metadata: "{}".into(),
-        mentions: Vec::new(),
-        created_at: Timestamp(1_764_000_000_000),
-    };
     let delivery = Delivery {
-        message: Arc::new(message),
+        message: Arc::new(row()),
         after: Seq(16),
         peer: Some((agent(1), "alice".into())),
         cold: false,

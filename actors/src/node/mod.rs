@@ -153,13 +153,12 @@ impl Node {
         let started = tokio::time::Instant::now();
         loop {
             changes.mark_unchanged();
-            let elsewhere = self.region.hosted(shard).is_none().then(|| self.owner(shard)).flatten();
-            let answer = self.ports.wait(port, elsewhere.map(|(owner, _)| owner));
-            let epoch = self.epoch(shard);
+            let place = self.place(shard);
+            let answer = self.ports.wait(port, place.and_then(|(elsewhere, _)| elsewhere));
             match self.hand(shard, event) {
                 Ok(()) => {
                     *handed = true;
-                    match self.answered(answer, (shard, epoch), &mut changes).await {
+                    match self.answered(answer, (shard, place), &mut changes).await {
                         Answer::Reply(reply) => return reply,
                         Answer::Returned(back) => (event, *handed) = (*back, false),
                         Answer::Lost => return Err(Refusal::TimedOut),
@@ -174,17 +173,19 @@ impl Node {
         }
     }
 
-    /// The epoch under which a shard has an owner that can be reached, as far as is known here.
-    fn epoch(&self, shard: ShardId) -> Option<u64> {
-        let here = self.region.hosted(shard).map(|(epoch, _)| epoch);
-        here.or_else(|| self.owner(shard).map(|(_, epoch)| epoch))
+    /// Where a shard is, and under which epoch, as far as is known here; no node: here.
+    fn place(&self, shard: ShardId) -> Option<(Option<NodeId>, u64)> {
+        match self.region.hosted(shard) {
+            Some((epoch, _)) => Some((None, epoch)),
+            None => self.owner(shard).map(|(owner, epoch)| (Some(owner), epoch)),
+        }
     }
 
-    /// Waits for the answer of a shard's owner under an epoch (X3).
+    /// Waits for the answer of a shard that was at this place (X3).
     async fn answered(
         &self,
         mut answer: oneshot::Receiver<Answer>,
-        (shard, epoch): (ShardId, Option<u64>),
+        (shard, place): (ShardId, Option<(Option<NodeId>, u64)>),
         changes: &mut watch::Receiver<u64>,
     ) -> Answer {
         loop {
@@ -192,7 +193,7 @@ impl Node {
                 biased;
                 answer = &mut answer => return answer.unwrap_or(Answer::Lost),
                 changed = changes.changed() => {
-                    if changed.is_err() || self.epoch(shard) != epoch {
+                    if changed.is_err() || self.place(shard) != place {
                         let last = tokio::time::timeout(LAST_WORDS, answer).await;
                         return last.ok().and_then(Result::ok).unwrap_or(Answer::Lost);
                     }

@@ -279,8 +279,7 @@ impl Member {
         view.nodes.iter().filter(gone).for_each(|row| self.hosts.gone(NodeId::of(row.incarnation)));
         view.nodes.clone_from(&nodes);
         let foreign = plan::routes(&nodes, &rows).into_iter().filter(|(shard, _)| self.held().epoch(*shard) == 0);
-        let learned = self.news.routes.learn(foreign.collect::<Vec<_>>());
-        if learned {
+        if self.news.routes.learn(foreign.collect::<Vec<_>>()) {
             self.hosts.moved();
         }
         self.greet();

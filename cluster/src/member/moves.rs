@@ -12,7 +12,7 @@ use schema::ownership::{Owner, ShardChange, ShardRow, group_of};
 use schema::store::Fence;
 use tracing::{info, warn};
 
-use super::plan::Plan;
+use super::plan::{Plan, route};
 use super::{Member, ask};
 use crate::routes::{NodeId, Route};
 use crate::shard::ShardId;
@@ -94,19 +94,14 @@ impl Member {
         let mut hosted = std::pin::pin!(hosted.filter_map(std::future::ready).ready_chunks(TOLD_AT_ONCE));
         let mut all = Vec::new();
         while let Some(rows) = hosted.next().await {
-            self.tell(&rows);
+            self.tell(rows.iter().map(|row| route(row, row.owner.as_ref())).collect());
             all.extend(rows);
         }
         all
     }
 
-    /// Tells all whose shards these are.
-    fn tell(&self, rows: &[ShardRow]) {
-        let route = |row: &ShardRow| {
-            let owner = row.owner.as_ref().map(|owner| NodeId::of(owner.incarnation));
-            (ShardId(row.shard), Route { epoch: row.epoch, owner })
-        };
-        let routes: Vec<_> = rows.iter().map(route).collect();
+    /// Tells all where shards are.
+    fn tell(&self, routes: Vec<(ShardId, Route)>) {
         self.news.routes.learn(routes.iter().copied());
         self.fabric.announce(routes);
     }
@@ -114,9 +109,7 @@ impl Member {
     /// Tells all that shards are not here any more, and their next owners that they are theirs: these tell all once they
     /// host them.
     fn tell_given(&self, changes: &[ShardChange]) {
-        let left: Vec<ShardRow> =
-            changes.iter().filter_map(|c| Some(ShardRow { owner: None, ..c.before.clone()? })).collect();
-        self.tell(&left);
+        self.tell(changes.iter().filter_map(|change| Some(route(change.before.as_ref()?, None))).collect());
         let mut groups: BTreeMap<Option<NodeId>, BTreeSet<u32>> = BTreeMap::new();
         for ShardChange { after, .. } in changes {
             let to = after.owner.as_ref().map(|owner| NodeId::of(owner.incarnation));

@@ -72,11 +72,12 @@ pub fn plan(me: &Owner, shards: u32, nodes: &[NodeRow], rows: &[ShardRow], local
 
 /// Owners as the tables have them; whoever has no lease owns nothing.
 pub fn routes(nodes: &[NodeRow], rows: &[ShardRow]) -> Vec<(ShardId, Route)> {
-    let route = |row: &ShardRow| {
-        let owner = row.owner.as_ref().filter(|owner| is_alive(nodes, owner));
-        (ShardId(row.shard), Route { epoch: row.epoch, owner: owner.map(|owner| NodeId::of(owner.incarnation)) })
-    };
-    rows.iter().map(route).collect()
+    rows.iter().map(|row| route(row, row.owner.as_ref().filter(|owner| is_alive(nodes, owner)))).collect()
+}
+
+/// The route to a shard if this is its owner.
+pub(super) fn route(row: &ShardRow, owner: Option<&Owner>) -> (ShardId, Route) {
+    (ShardId(row.shard), Route { epoch: row.epoch, owner: owner.map(|owner| NodeId::of(owner.incarnation)) })
 }
 
 #[cfg(test)]
