@@ -42,15 +42,19 @@ pub fn routes() -> Router<App> {
         .route("/v1/messages/{id}/read", post(read))
 }
 
-/// The key goes to the agent together with the message. What has to be known before a refusal of the body, or before an
-/// attachment is looked at, is asked for on its own.
+/// The key goes to the agent together with the message. What has to be known before a refusal of the body or of the address,
+/// or before an attachment is looked at, is asked for on its own.
 async fn send(State(app): State<App>, mut sender: Presented, body: Bytes) -> Result<Response, ApiError> {
     let parsed = Fields::parse(&body).and_then(content::draft);
     if !parsed.as_ref().is_ok_and(|(_, draft)| draft.attachment.is_none()) {
         sender.admit(&app).await?;
     }
     let (address, mut draft) = parsed?;
-    let target = target(&app, address).await?;
+    let found = target(&app, address).await;
+    if found.is_err() {
+        sender.admit(&app).await?; // who may not ask at all learns nothing of others
+    }
+    let target = found?;
     if let Some(attachment) = &mut draft.attachment {
         attachment.usable = attachments::usable(&app, sender.id(), &attachment.id, &target).await?;
     }

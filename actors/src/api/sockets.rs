@@ -1,7 +1,6 @@
 //! What passes between an agent and its live sockets.
 
 use std::cmp::Ordering;
-
 use std::sync::Arc;
 
 use cluster::routes::NodeId;
