@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,9 +55,20 @@ pub struct Parts {
     pub metrics: PrometheusHandle,
 }
 
-/// The gateway's handles. Cloned for every request.
+/// The gateway's handles. Cloned several times for every request and held by every socket, so a single word.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Handlers>);
+
+impl Deref for App {
+    type Target = Handlers;
+
+    fn deref(&self) -> &Handlers {
+        &self.0
+    }
+}
+
+/// What handlers work with.
+pub struct Handlers {
     /// Door to the entities.
     pub domain: Domain,
     /// Place in a cluster, on a cql store.
@@ -117,7 +129,7 @@ impl App {
         let rules = config.identity_rules();
         let identity = Identity::new(domain.clone(), mailer, clock.clone(), rules, shared.clone());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Self {
+        Ok(Self(Arc::new(Handlers {
             shutdown,
             auth: Arc::new(Auth::new(Arc::clone(&store))),
             handles: Arc::new(Handles::new(Arc::clone(&store))),
@@ -143,7 +155,7 @@ impl App {
             clock,
             config: Arc::new(config),
             metrics,
-        })
+        })))
     }
 
     /// The durable rows, for reads only.

@@ -12,7 +12,7 @@ use schema::rows::{
 use serde::{Deserialize, Serialize};
 
 mod sockets;
-pub use self::sockets::{AckMode, CloseReason, SessionId, ToSession};
+pub use self::sockets::{AckMode, CloseReason, PeerRead, SessionId, ToSession};
 
 /// Why the domain refused, before any state changed. The gateway turns each into one status and code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]

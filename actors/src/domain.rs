@@ -196,6 +196,12 @@ impl Domain {
         expect_reply!(reply, Reply::Sent(sent) => sent)
     }
 
+    /// [`Self::admit`] and [`Self::send`] at once. Suspended accounts are refused.
+    pub async fn send_as(&self, who: Credential, target: Target, draft: Draft) -> Result<Sent, Refusal> {
+        let reply = self.ask_agent(who.agent, AgentRequest::SendAs(who.key, target, Box::new(draft))).await?;
+        expect_reply!(reply, Reply::Sent(sent) => sent)
+    }
+
     /// Changes profile and settings.
     pub async fn update_profile(&self, agent: AgentId, patch: ProfilePatch) -> Result<Arc<AgentRow>, Refusal> {
         let reply = self.ask_agent(agent, AgentRequest::UpdateProfile(Box::new(patch))).await?;

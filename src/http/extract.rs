@@ -45,6 +45,37 @@ pub struct AnyCaller(pub Caller);
 #[derive(Debug, Clone)]
 pub struct Admitted(pub Caller);
 
+/// Somebody with a key that was made for an agent: its entity has yet to check it (X1), on its own or with what is asked.
+#[derive(Debug, Clone)]
+pub enum Presented {
+    /// Not checked yet.
+    Key(Credential),
+    /// Checked for this request already.
+    Admitted(Caller),
+}
+
+impl Presented {
+    /// Whose key it is.
+    pub fn id(&self) -> AgentId {
+        match self {
+            Self::Key(credential) => credential.agent,
+            Self::Admitted(caller) => caller.id(),
+        }
+    }
+
+    /// Has the key checked, unless it was.
+    pub async fn admit(&mut self, app: &App) -> Result<(), ApiError> {
+        if let Self::Key(credential) = self {
+            let account = app.domain.admit(*credential).await?.account;
+            *self = Self::Admitted(Caller { account });
+        }
+        match self {
+            Self::Admitted(caller) if caller.account.status == AgentStatus::Suspended => Err(ApiError::AgentSuspended),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Nobody, or an authenticated agent; a header that is there has to be valid.
 #[derive(Debug, Clone)]
 pub struct MaybeCaller(pub Option<Caller>);
@@ -69,17 +100,29 @@ pub async fn credential(app: &App, key: &str) -> Result<Credential, ApiError> {
     Ok(Credential { agent, key: KeyHash::of(key) })
 }
 
-impl FromRequestParts<App> for AnyCaller {
+impl FromRequestParts<App> for Presented {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         if let Some(Admitted(caller)) = parts.extensions.get() {
-            return Ok(Self(caller.clone()));
+            return Ok(Self::Admitted(caller.clone()));
         }
         let key = bearer(&parts.headers).flatten().ok_or(ApiError::Unauthorized)?;
-        let credential = credential(app, key).await?;
-        let view = app.domain.admit(credential).await?;
-        Ok(Self(Caller { account: view.account }))
+        credential(app, key).await.map(Self::Key)
+    }
+}
+
+impl FromRequestParts<App> for AnyCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        match Presented::from_request_parts(parts, app).await? {
+            Presented::Admitted(caller) => Ok(Self(caller)),
+            Presented::Key(credential) => {
+                let view = app.domain.admit(credential).await?;
+                Ok(Self(Caller { account: view.account }))
+            }
+        }
     }
 }
 

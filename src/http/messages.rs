@@ -15,7 +15,7 @@ use schema::rows::{DeliveryState, InboxRow, MessageRow};
 use serde_json::{Value, json};
 
 use super::attachments;
-use super::extract::{Caller, Segment};
+use super::extract::{Caller, Presented, Segment};
 use crate::app::App;
 use crate::queries::context::{Context, place};
 use crate::queries::history::{self, Cursor, Seen};
@@ -42,13 +42,27 @@ pub fn routes() -> Router<App> {
         .route("/v1/messages/{id}/read", post(read))
 }
 
-async fn send(State(app): State<App>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
-    let (address, mut draft) = content::draft(Fields::parse(&body)?)?;
-    let target = target(&app, address).await?;
-    if let Some(attachment) = &mut draft.attachment {
-        attachment.usable = attachments::usable(&app, caller.id(), &attachment.id, &target).await?;
+/// The key goes to the agent together with the message. What has to be known before a refusal of the body or of the address,
+/// or before an attachment is looked at, is asked for on its own.
+async fn send(State(app): State<App>, mut sender: Presented, body: Bytes) -> Result<Response, ApiError> {
+    let parsed = Fields::parse(&body).and_then(content::draft);
+    if !parsed.as_ref().is_ok_and(|(_, draft)| draft.attachment.is_none()) {
+        sender.admit(&app).await?;
     }
-    let sent = app.domain.send(caller.id(), target, draft).await.map_err(|refusal| match refusal {
+    let (address, mut draft) = parsed?;
+    let found = target(&app, address).await;
+    if found.is_err() {
+        sender.admit(&app).await?; // who may not ask at all learns nothing of others
+    }
+    let target = found?;
+    if let Some(attachment) = &mut draft.attachment {
+        attachment.usable = attachments::usable(&app, sender.id(), &attachment.id, &target).await?;
+    }
+    let sent = match sender {
+        Presented::Key(credential) => app.domain.send_as(credential, target, draft).await,
+        Presented::Admitted(caller) => app.domain.send(caller.id(), target, draft).await,
+    };
+    let sent = sent.map_err(|refusal| match refusal {
         Refusal::SelfTarget => ApiError::field("to", "must be another agent"),
         Refusal::ColdLimit { retry_after_ms } => {
             ApiError::ColdLimit { retry_after_ms, limit: app.config.numbers.cold_threads }

@@ -184,9 +184,7 @@ pub fn notice(notice: &ToSession, urls: &Urls) -> String {
 /// Type and payload of a live-only frame; webhooks carry the same.
 pub fn notice_payload(notice: &ToSession, urls: &Urls) -> (&'static str, Value) {
     match notice {
-        ToSession::Read { conversation, reader, through, at } => {
-            ("message.read", read(*conversation, reader, *through, *at))
-        }
+        ToSession::Read(by) => ("message.read", read(by.conversation, &by.reader, by.through, by.at)),
         ToSession::Typing { conversation, sender, start } => {
             let payload = json!({"conversation_id": conversation.to_string(), "sender": sender});
             (if *start { "typing.start" } else { "typing.stop" }, payload)
@@ -235,7 +233,7 @@ fn rate_warning(limit: u32, remaining: u32, reset_at: Timestamp) -> Value {
 mod tests {
     use std::sync::Arc;
 
-    use actors::api::{GroupEnd, Invitation, Presence};
+    use actors::api::{GroupEnd, Invitation, PeerRead};
     use proptest::prelude::*;
     use schema::ids::{AgentId, InviteId, Key, Pos};
     use schema::rows::{GroupRow, InviteRow, MessageType};
@@ -291,11 +289,16 @@ mod tests {
         };
         let typing = |start| ToSession::Typing { conversation: conversation(), sender: "bob".into(), start };
         let notices = [
-            ToSession::Read { conversation: conversation(), reader: "bob".into(), through: Seq(7), at: Timestamp(0) },
+            ToSession::Read(Box::new(PeerRead {
+                conversation: conversation(),
+                reader: "bob".into(),
+                through: Seq(7),
+                at: Timestamp(0),
+            })),
             typing(true),
             typing(false),
             ToSession::RateWarning { limit: 60, remaining: 3, reset_at: Timestamp(0) },
-            ToSession::Presence { handle: "bob".into(), presence: Presence::default() },
+            ToSession::Presence { handle: "bob".into(), presence: Box::default() },
             ToSession::Invited(Arc::new(Invitation { row: row_of_invite, group: group() })),
             ToSession::GroupDeleted(Box::new(GroupEnd { group: conversation(), by: "alice".into(), at: Timestamp(0) })),
         ];

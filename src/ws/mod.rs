@@ -40,8 +40,10 @@ use crate::wire::error::ApiError;
 
 /// Largest client frame; the contract's number.
 const FRAME_MAX: usize = 64 * 1024;
-/// Read buffer of one socket: client frames are small and there may be very many sockets.
-const READ_BUFFER: usize = 4 * 1024;
+/// Read buffer of one socket: client frames are small, there may be very many sockets, and every one keeps it.
+const READ_BUFFER: usize = 512;
+/// Frames are handed to the transport once they are this much: the buffer that they wait in never shrinks again.
+const WRITE_CHUNK: usize = 2 * 1024;
 /// Bytes that may wait for one socket's transport; the contract's number.
 const WRITE_BUFFER: usize = 4 * 1024 * 1024;
 /// Unacked frames out at once: in hello mode what Python can take in one burst, in header mode the daemon's own bound.
@@ -130,7 +132,7 @@ async fn upgrade(
 /// An upgrade whose frames and buffers are bounded.
 pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
     let upgrade = upgrade.max_message_size(FRAME_MAX).max_frame_size(FRAME_MAX);
-    upgrade.read_buffer_size(READ_BUFFER).max_write_buffer_size(WRITE_BUFFER)
+    upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(WRITE_CHUNK).max_write_buffer_size(WRITE_BUFFER)
 }
 
 fn mode(ack: bool, window: u32) -> AckMode {

@@ -3,7 +3,11 @@
 //! K1  A frame counts as written only after its flush; only then does a socket without acks count it as delivered.
 //! K2  Reading and writing go on side by side: a client that is slow to read can still ack and answer pings.
 //! K3  The agent hears of the socket's end whatever way it ends.
+//! K4  A socket that rests holds no buffer but that of its transport, and its task little: what is large and rare is boxed
+//!     where it begins.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actors::api::{AckMode, CloseReason, Credential, Refusal, SessionId, ToSession};
@@ -12,7 +16,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use schema::ids::{AgentId, DeliveryId, MessageId, Pos};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 
@@ -111,6 +115,49 @@ enum Note {
     Pong,
 }
 
+/// Notes that wait. A channel would allocate room for 32 of them with every socket (K4).
+#[derive(Default)]
+struct Notes {
+    waiting: Mutex<VecDeque<Note>>,
+    put: Notify,
+    taken: Notify,
+}
+
+impl Notes {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Note>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a note, once there are fewer than [`REPLIES`].
+    async fn put(&self, note: Note) {
+        while self.waiting().len() >= REPLIES {
+            self.taken.notified().await;
+        }
+        self.waiting().push_back(note);
+        self.put.notify_one();
+    }
+
+    /// The next note. Nothing is lost if the wait is given up.
+    async fn next(&self) -> Note {
+        loop {
+            if let Some(note) = self.take() {
+                return note;
+            }
+            self.put.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Note> {
+        let mut waiting = self.waiting();
+        let note = waiting.pop_front()?;
+        if waiting.is_empty() {
+            *waiting = VecDeque::new(); // K4
+        }
+        self.taken.notify_one();
+        Some(note)
+    }
+}
+
 /// Tells the agent that its socket is gone (K3).
 struct Attached {
     domain: Domain,
@@ -127,25 +174,25 @@ impl Drop for Attached {
 
 /// Serves an authenticated socket to its end.
 pub async fn serve(app: App, mut transport: Transport, who: Credential, mode: AckMode) {
-    let (session, frames) = match app.domain.attach(who, mode).await {
+    let (session, frames) = match Box::pin(app.domain.attach(who, mode)).await {
         Ok((session, frames, _)) => (session, frames),
-        Err(refusal) => return refused(&mut transport, refusal).await,
+        Err(refusal) => return Box::pin(refused(&mut transport, refusal)).await,
     };
     metrics::gauge!(SOCKETS).increment(1);
     let attached = Attached { domain: app.domain.clone(), agent: who.agent, session };
-    if transport.send(frames::hello_ok(mode)).await.is_err() {
+    if Box::pin(transport.send(frames::hello_ok(mode))).await.is_err() {
         return;
     }
-    let (notes, noted) = mpsc::channel(REPLIES);
+    let notes = Notes::default();
     let Transport { stream, sink } = &mut transport;
     let mut writer = Writer { app: &app, attached: &attached, sink };
     let end = tokio::select! {
-        end = read(&app, &attached, stream, notes) => end,
-        end = writer.write(frames, noted) => end,
+        end = read(&app, &attached, stream, &notes) => end,
+        end = writer.write(frames, &notes) => end,
     };
     drop(attached);
     if let End::Close(closing) = end {
-        close(&mut transport, closing).await;
+        Box::pin(close(&mut transport, closing)).await;
     }
 }
 
@@ -179,7 +226,7 @@ pub async fn close(transport: &mut Transport, closing: Closing) {
 }
 
 /// The reading side: until the peer is gone or sends too much.
-async fn read(app: &App, who: &Attached, stream: &mut SplitStream<WebSocket>, notes: mpsc::Sender<Note>) -> End {
+async fn read(app: &App, who: &Attached, stream: &mut SplitStream<WebSocket>, notes: &Notes) -> End {
     let mut protocol = Protocol::default();
     while let Some(message) = stream.next().await {
         metrics::counter!(FRAMES_IN).increment(1);
@@ -191,10 +238,8 @@ async fn read(app: &App, who: &Attached, stream: &mut SplitStream<WebSocket>, no
             Err(error) if is_too_large(&error) => return End::Close(Closing::new(1009, "frame too large")),
             Err(_) => return End::Gone,
         };
-        if let Some(note) = note
-            && notes.send(note).await.is_err()
-        {
-            return End::Gone;
+        if let Some(note) = note {
+            notes.put(note).await;
         }
     }
     End::Gone
@@ -218,11 +263,11 @@ async fn act(app: &App, who: &Attached, action: Action) -> Option<String> {
         Action::ReadThrough(conversation, through) => app.domain.read_through(who.agent, conversation, through),
         Action::Typing(conversation, start) => app.domain.typing(who.agent, conversation, start),
         Action::Presence(status, message) => {
-            let changed = app.domain.set_presence(who.agent, status, message).await;
+            let changed = Box::pin(app.domain.set_presence(who.agent, status, message)).await;
             return changed.err().map(|refusal| frames::error(&refusal.into(), None));
         }
         Action::ReadOne(message, id) => {
-            let marked = mark_read(app, who.agent, message).await;
+            let marked = Box::pin(mark_read(app, who.agent, message)).await;
             return marked.err().map(|error| frames::error(&error, id.as_deref()));
         }
         Action::Reply(text) => return Some(text),
@@ -250,18 +295,17 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Until the socket has to close or the transport is gone.
-    async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, mut notes: mpsc::Receiver<Note>) -> End {
+    async fn write(&mut self, mut frames: mpsc::Receiver<ToSession>, notes: &Notes) -> End {
         let mut shutdown = self.app.shutdown.clone();
-        let mut batch = Vec::with_capacity(FLUSH_EVERY);
         let mut pulse = Pulse::new();
         loop {
             let end = tokio::select! {
-                count = frames.recv_many(&mut batch, FLUSH_EVERY) => match count {
-                    0 => Some(End::Close(Closing::new(1013, "slow consumer"))),
-                    _ => self.deliver(&mut batch).await,
+                frame = frames.recv() => match frame {
+                    None => Some(End::Close(Closing::new(1013, "slow consumer"))),
+                    Some(first) => Box::pin(self.deliver(first, &mut frames)).await,
                 },
-                Some(note) = notes.recv() => match note {
-                    Note::Reply(text) => self.put(Message::Text(text.into())).await,
+                note = notes.next() => match note {
+                    Note::Reply(text) => Box::pin(self.put(Message::Text(text.into()))).await,
                     Note::Pong => {
                         pulse.heard();
                         None
@@ -269,7 +313,7 @@ impl Writer<'_> {
                 },
                 () = tokio::time::sleep_until(pulse.next()) => match pulse.beat() {
                     Beat::Rest => None,
-                    Beat::Ping => self.put(Message::Ping(Vec::new().into())).await,
+                    Beat::Ping => Box::pin(self.put(Message::Ping(Vec::new().into()))).await,
                     Beat::Dead => Some(End::Close(Closing::new(1001, "Heartbeat timeout"))),
                     Beat::Leave => Some(End::Close(CloseReason::Restart.into())),
                 },
@@ -288,10 +332,11 @@ impl Writer<'_> {
         send(self.sink, message).await.err().map(|_| End::Gone)
     }
 
-    /// Writes a batch in order, flushes it, and reports it as written (K1).
-    async fn deliver(&mut self, batch: &mut Vec<ToSession>) -> Option<End> {
+    /// Writes a frame and what waits behind it in order, flushes that, and reports it as written (K1).
+    async fn deliver(&mut self, first: ToSession, frames: &mut mpsc::Receiver<ToSession>) -> Option<End> {
         let (mut messages, mut through, mut closing) = (0, None::<Pos>, None);
-        for frame in batch.drain(..) {
+        let rest = std::iter::from_fn(|| frames.try_recv().ok());
+        for frame in std::iter::once(first).chain(rest).take(FLUSH_EVERY) {
             let text = match frame {
                 ToSession::Message { message, pos, drained } => {
                     messages += 1;

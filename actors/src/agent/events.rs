@@ -17,6 +17,8 @@ pub enum AgentRequest {
     Admit(KeyHash),
     /// Send a message.
     Send(Target, Box<Draft>),
+    /// Check the key, charge one request and send a message: [`Self::Admit`] and [`Self::Send`] in one way there and back.
+    SendAs(KeyHash, Target, Box<Draft>),
     /// Change the account.
     UpdateProfile(Box<ProfilePatch>),
     /// Replace the key.

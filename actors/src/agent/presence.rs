@@ -128,7 +128,7 @@ impl Agent {
     /// Somebody in the book changed.
     pub(super) fn peer_presence(&self, peer: AgentId, handle: String, presence: Presence, fx: &mut Effects) {
         if self.contacts.contains_key(&peer) && !self.blocks.contains_key(&peer) {
-            let frame = ToSession::Presence { handle, presence };
+            let frame = ToSession::Presence { handle, presence: Box::new(presence) };
             self.push_all(&frame, fx);
             self.call_hooks(schema::rows::HookKind::PresenceUpdate, || Notice::Frame(frame), fx);
         }

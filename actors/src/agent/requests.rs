@@ -25,6 +25,11 @@ impl Agent {
                 fx.answer(port, reply.map(Reply::Caller));
             }
             AgentRequest::Send(target, draft) => self.send(now, OutgoingSend::new(port, target, *draft, now), fx),
+            AgentRequest::SendAs(key, target, draft) => match self.admit(now, key) {
+                Ok(_) if self.row.status == AgentStatus::Suspended => fx.answer(port, Err(Refusal::Suspended)),
+                Ok(_) => self.send(now, OutgoingSend::new(port, target, *draft, now), fx),
+                Err(refusal) => fx.answer(port, Err(refusal)),
+            },
             AgentRequest::UpdateProfile(patch) => self.update_profile(now, port, *patch),
             AgentRequest::ReplaceKey(key) => self.replace_key(now, port, key),
             AgentRequest::Delete => self.delete(now, port, fx),

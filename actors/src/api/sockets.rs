@@ -66,7 +66,21 @@ impl PartialEq for SessionId {
 
 impl Eq for SessionId {}
 
-/// What an agent entity tells one of its sockets. Order is the order on the wire.
+/// A peer read messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRead {
+    /// Where.
+    pub conversation: ConversationId,
+    /// Reader's handle.
+    pub reader: String,
+    /// Highest newly read seq.
+    pub through: Seq,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What an agent entity tells one of its sockets. Order is the order on the wire. Every socket's queue has room for 32 from
+/// the beginning, so what is large and no message is boxed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToSession {
     /// A message; `pos` is `None` for the echo of an own send.
@@ -79,16 +93,7 @@ pub enum ToSession {
         drained: bool,
     },
     /// A peer read messages of this agent.
-    Read {
-        /// Where.
-        conversation: ConversationId,
-        /// Reader's handle.
-        reader: String,
-        /// Highest newly read seq.
-        through: Seq,
-        /// When.
-        at: Timestamp,
-    },
+    Read(Box<PeerRead>),
     /// A peer types or stopped.
     Typing {
         /// Where.
@@ -103,7 +108,7 @@ pub enum ToSession {
         /// Who.
         handle: String,
         /// Now.
-        presence: Presence,
+        presence: Box<Presence>,
     },
     /// An invitation arrived.
     Invited(Arc<Invitation>),
@@ -123,7 +128,7 @@ pub enum ToSession {
         /// Which agent.
         agent: AgentId,
         /// Its handle.
-        handle: String,
+        handle: Box<str>,
         /// The message.
         message: Arc<MessageRow>,
         /// Its inbox place; `None` for own ones.
@@ -155,4 +160,14 @@ pub enum CloseReason {
     Restart,
     /// The owner signed out: 4401.
     SignedOut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_wait_are_small() {
+        assert!(size_of::<ToSession>() <= 56, "{} bytes", size_of::<ToSession>());
+    }
 }

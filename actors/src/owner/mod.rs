@@ -110,7 +110,7 @@ impl Owner {
     fn show(&self, seen: Seen, fx: &mut Effects) {
         for view in seen.views {
             let message = seen.message.clone();
-            let frame = ToSession::Seen { agent: view.agent, handle: view.handle, message, pos: view.pos };
+            let frame = ToSession::Seen { agent: view.agent, handle: view.handle.into(), message, pos: view.pos };
             fx.pushes.extend(self.watching.iter().map(|socket| (socket.session, frame.clone())));
         }
     }

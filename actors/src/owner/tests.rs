@@ -137,7 +137,7 @@ fn a_message_is_shown_in_each_agents_eyes_and_changes_follow_in_order() {
     let seen = Seen { message, views: vec![view(a, "alice"), view(b, "bob")] };
     let fx = rig.step(2, OwnerEvent::Seen(Box::new(seen)));
     let handles = fx.pushes.iter().map(|(_, frame)| match frame {
-        ToSession::Seen { handle, .. } => handle.as_str(),
+        ToSession::Seen { handle, .. } => handle.as_ref(),
         other => panic!("{other:?}"),
     });
     assert_eq!(handles.collect::<Vec<_>>(), ["alice", "bob"]);

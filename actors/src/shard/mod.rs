@@ -279,7 +279,13 @@ impl Shard {
         let Some(State::Loading(waiting)) = self.entities.remove(&id).map(|slot| slot.state) else { return };
         for event in waiting {
             match event {
-                Event::Agent(_, AgentEvent::Request(port, AgentRequest::Admit(_) | AgentRequest::Attach(..))) => {
+                Event::Agent(
+                    _,
+                    AgentEvent::Request(
+                        port,
+                        AgentRequest::Admit(_) | AgentRequest::SendAs(..) | AgentRequest::Attach(..),
+                    ),
+                ) => {
                     out.replies.push((port, Err(Refusal::Unauthorized)));
                 }
                 Event::Agent(_, AgentEvent::Request(port, _)) => out.replies.push((port, Err(Refusal::AgentNotFound))),
