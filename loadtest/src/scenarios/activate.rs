@@ -22,13 +22,13 @@ use crate::world::{Outgoing, Task, World, each};
 pub struct Activate {
     /// How many; an even number
     #[arg(long, default_value_t = 1_000)]
-    pub(super) agents: u64,
+    pub agents: u64,
     /// Number of the first
     #[arg(long, default_value_t = 0)]
-    pub(super) first: u64,
+    pub first: u64,
     /// Keep-alive connections, each with one pair at a time
     #[arg(long, default_value_t = 64)]
-    clients: usize,
+    pub clients: usize,
 }
 
 struct Turns {

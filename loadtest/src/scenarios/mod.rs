@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 
+pub use self::activate::Activate;
 pub use self::group::Group;
 pub use self::idle::IdleSockets;
 pub use self::offline::OfflineBurst;

@@ -4,9 +4,11 @@
 //! B2  The storm is over when every socket has seen what waited for it, from the backlog that the server pushes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::task::JoinHandle;
 
 use super::Outcome;
 use super::idle::room_for;
@@ -25,6 +27,8 @@ use crate::world::{Task, World, each};
 
 /// Sockets that have not drained by then are swept over REST, and the storm has no time.
 const STORM_MAX: Duration = Duration::from_secs(600);
+/// Memory of the server is looked at this often.
+const LOOK: Duration = Duration::from_millis(50);
 /// Messages that wait for one agent; the contract refuses more than 10,000.
 const DEPTH_MAX: u64 = 9_000;
 
@@ -60,13 +64,14 @@ pub struct Storm {
     pub took_s: Option<f64>,
     /// Seconds that filling took.
     pub fill_s: f64,
+    /// Bytes of the server before it, and the most during it, if they are known.
+    pub memory: Option<(f64, f64)>,
     /// What became of the messages.
     pub lane: Arc<Lane>,
 }
 
 impl OfflineBurst {
     pub(super) async fn run(&self, world: &Arc<World>, meter: &Arc<Meter>) -> Result<Outcome, LoadError> {
-        let before = resident_bytes(world).await;
         let storm = self.storm(world, meter).await?;
         let messages = (self.inboxes * self.depth) as f64;
         let outcome = Outcome::of(&storm.lane).figure("filled", messages / storm.fill_s, "sends/s");
@@ -78,11 +83,13 @@ impl OfflineBurst {
                 .figure("slowest socket greeted after", meter.quantile_ms(Timing::Hello, 1.0), "ms"),
             None => outcome.note(format!("the storm was not over after {} s", STORM_MAX.as_secs())),
         };
-        Ok(match (before, resident_bytes(world).await) {
-            (Some(before), Some(after)) => {
-                outcome.figure("server memory changed by", (after - before) / 1_048_576.0, "MiB")
-            }
-            _ => outcome,
+        Ok(match storm.memory {
+            Some((before, most)) => outcome.figure("server memory before", before / 1_048_576.0, "MiB").figure(
+                "most server memory in the storm",
+                most / 1_048_576.0,
+                "MiB",
+            ),
+            None => outcome,
         })
     }
 
@@ -111,13 +118,47 @@ impl OfflineBurst {
         let fill_s = begun.elapsed().as_secs_f64();
         let storm = Some((world.clock.now_us(), self.depth));
         let manner = Manner { at_once: self.at_once, sources: self.sources, churn: None, storm };
+        let before = resident_bytes(world).await;
+        let highest = Highest::watch(world);
         let begun = Instant::now();
         let away = (0..self.inboxes).map(|n| first + 2 * n + 1);
         let listeners = Listeners::open(world, meter, away, manner).await?;
         let drained = listeners.finished(STORM_MAX).await?;
         let took_s = drained.then(|| begun.elapsed().as_secs_f64());
+        let memory = before.zip(highest.seen());
         settle::sweep(world, &lane, self.inboxes, move |n| first + 2 * n + 1).await?;
-        Ok(Storm { took_s, fill_s, lane })
+        Ok(Storm { took_s, fill_s, memory, lane })
+    }
+}
+
+/// The most memory that the server had, until it is dropped.
+struct Highest {
+    task: JoinHandle<()>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Highest {
+    fn watch(world: &Arc<World>) -> Self {
+        let (bytes, world) = (Arc::new(AtomicU64::new(0)), Arc::clone(world));
+        let highest = Arc::clone(&bytes);
+        let task = tokio::spawn(async move {
+            while let Some(now) = resident_bytes(&world).await {
+                highest.fetch_max(now as u64, Ordering::Relaxed);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        Self { task, bytes }
+    }
+
+    fn seen(&self) -> Option<f64> {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        (bytes > 0).then_some(bytes as f64)
+    }
+}
+
+impl Drop for Highest {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -19,6 +19,8 @@ use crate::meter::Meter;
 use crate::sample::resident_bytes;
 use crate::world::World;
 
+/// What a long run is compared to: its memory after this many seconds.
+const EARLY_S: f64 = 300.0;
 /// Memory is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -60,8 +62,12 @@ impl Soak {
         let outcome = Outcome::of(&lane).driven(&driven);
         Ok(match slope(&memory[memory.len() / 10..]) {
             Some(per_second) => {
-                let outcome =
-                    outcome.figure("memory at the end", memory.last().map_or(0.0, |m| m.1) / 1_048_576.0, "MiB");
+                let last = memory.last().map_or(0.0, |m| m.1);
+                let outcome = outcome.figure("memory at the end", last / 1_048_576.0, "MiB");
+                let outcome = match early(&memory) {
+                    Some(early) => outcome.figure("memory at the end to early memory", last / early, "times"),
+                    None => outcome,
+                };
                 outcome.figure("memory creep", per_second * 3_600.0 / 1_048_576.0, "MiB/h")
             }
             None => outcome.note("memory of the server is unknown: name its process with --server-pid"),
@@ -104,6 +110,13 @@ impl Drop for Watcher {
     }
 }
 
+/// Memory after [`EARLY_S`], or after the first sixth of what is shorter.
+fn early(points: &[(f64, f64)]) -> Option<f64> {
+    let (first, last) = (points.first()?.0, points.last()?.0);
+    let at = first + EARLY_S.min((last - first) / 6.0);
+    points.iter().find(|point| point.0 >= at).map(|point| point.1)
+}
+
 /// Rise of the straight line that is nearest to all points. `None`: there are too few.
 fn slope(points: &[(f64, f64)]) -> Option<f64> {
     if points.len() < 3 {
@@ -119,6 +132,12 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn early_is_after_five_minutes_or_a_sixth() {
+        let line = |seconds: u32| (0..seconds).map(|n| (7.0 + f64::from(n), f64::from(n))).collect::<Vec<_>>();
+        assert_eq!((early(&line(1_801)), early(&line(61)), early(&[])), (Some(300.0), Some(10.0), None));
+    }
 
     #[test]
     fn slope_of_a_line_and_of_nothing() {

@@ -3,7 +3,12 @@
 //! A1  Ratios travel between machines, rates do not: each round measures yardstick and server one after the other, so that
 //!     what else the machine does meets both.
 //! A2  A figure is the median of all rounds with the lowest and the highest; fewer than five rounds are for trying out.
-//! A3  A round in which anything was lost, repeated or out of order makes the whole table worthless, and the exit code 1.
+//! A3  Targets are those of the project, for two cores with the client on the same machine; a row says whether its median meets it.
+//! A4  A round in which anything was lost, repeated or out of order makes the whole table worthless, and the exit code 1.
+
+mod apart;
+mod many;
+mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,16 +16,16 @@ use std::time::Duration;
 
 use clap::Args;
 
+use self::table::{Table, Target};
 use crate::agents::Roster;
 use crate::bare::{Bare, BareSends};
 use crate::baseline::{Appends, synced_appends};
 use crate::drive::{Driven, Load, drive};
 use crate::error::LoadError;
 use crate::exchange::{self, Pairs, texts};
-use crate::ledger::{Ledger, Verdict};
+use crate::ledger::Ledger;
 use crate::listen::Manner;
 use crate::meter::{Clock, Meter, Timing};
-use crate::report::text::number;
 use crate::run::machine;
 use crate::scenarios::{Group, IdleSockets, OfflineBurst, Provision, Scenario};
 use crate::schedule::Distribution;
@@ -61,72 +66,23 @@ pub struct Accept {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=4_000))]
     clients: u64,
     /// Sockets whose memory is measured
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 15_000)]
     sockets: u64,
     /// Sockets of the reconnect storm, with 20 undelivered messages each
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     storm: u64,
-}
-
-/// One line of the table.
-#[derive(Default)]
-struct Row {
-    name: String,
-    ours: (Vec<f64>, &'static str),
-    yardstick: (Vec<f64>, &'static str),
-    ratio: Vec<f64>,
-}
-
-/// Rows in the order of their first figure.
-#[derive(Default)]
-struct Table {
-    rows: Vec<Row>,
-    verdict: Verdict,
-}
-
-impl Table {
-    /// One figure with its yardstick.
-    fn put(&mut self, name: &str, ours: (f64, &'static str), yardstick: Option<(f64, &'static str)>) {
-        let at = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
-            self.rows.push(Row { name: name.to_owned(), ..Row::default() });
-            self.rows.len() - 1
-        });
-        let row = &mut self.rows[at];
-        row.ours.0.push(ours.0);
-        row.ours.1 = ours.1;
-        if let Some((value, unit)) = yardstick {
-            row.yardstick.0.push(value);
-            row.yardstick.1 = unit;
-            row.ratio.push(ours.0 / value);
-        }
-    }
-
-    fn judge(&mut self, verdict: Verdict) {
-        self.verdict = self.verdict.and(verdict);
-    }
-
-    fn markdown(&self) -> String {
-        let mut text = "| Measure | Ratio | Here | Yardstick |\n|---|---|---|---|\n".to_owned();
-        for row in &self.rows {
-            let ratio = spread(&row.ratio).unwrap_or("–".to_owned());
-            let with_unit = |(values, unit): &(Vec<f64>, &str)| {
-                spread(values).map_or("–".to_owned(), |spread| format!("{spread} {unit}"))
-            };
-            let (ours, yardstick) = (with_unit(&row.ours), with_unit(&row.yardstick));
-            text.push_str(&format!("| {} | {ratio} | {ours} | {yardstick} |\n", row.name));
-        }
-        text
-    }
-}
-
-/// Median and range; `None` of nothing (A2).
-fn spread(values: &[f64]) -> Option<String> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = (sorted.first()?, sorted.last()?);
-    let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) };
-    Some(format!("**{}** ({}–{})", number(median), number(*low), number(*high)))
+    /// The sources: benches of parts are run from there; where there are none, they are left out
+    #[arg(long, default_value = ".")]
+    sources: PathBuf,
+    /// Agents of the last measurement: all are made, write and acknowledge; 0 leaves it out. A million is meant
+    #[arg(long, default_value_t = 0)]
+    agents: u64,
+    /// Also what takes long, once: 96,000 sockets of six nodes, and --soak-minutes of churn
+    #[arg(long)]
+    long: bool,
+    /// Minutes of the soak of --long
+    #[arg(long, default_value_t = 30.0)]
+    soak_minutes: f64,
 }
 
 /// A server of our own with its agents.
@@ -184,6 +140,13 @@ pub async fn run(options: &Accept) -> Result<bool, LoadError> {
         storm(options, &site, &mut table).await?;
         idle(options, &mut table).await?;
     }
+    drop(site);
+    if options.agents > 0 {
+        many::agents(options, &mut table).await?;
+    }
+    if options.long {
+        apart::long(options, &mut table).await?;
+    }
     println!("{}", table.markdown());
     println!("verdict {}", table.verdict.line());
     Ok(table.verdict.passed())
@@ -222,20 +185,22 @@ async fn messages(options: &Accept, bare: &Bare, site: &Site, table: &mut Table)
     let bare_rate = drive(&Fleet::at(bare.http), &meter, &closed, 1, sends).await?.acknowledged_per_s;
     let ours = direct(options, site, table, (None, 0)).await?.0.acknowledged_per_s;
     let bare_rate = (bare_rate, "answers/s");
-    table.put("durable acknowledged direct sends ÷ bare 201 handler", (ours, "sends/s"), Some(bare_rate));
+    let name = "durable acknowledged direct sends ÷ bare 201 handler";
+    table.put(name, (ours, "sends/s"), Some(bare_rate), Target::AtLeast(0.4));
     let appends_rate = (appends.rate, "appends/s");
-    table.put("the same ÷ appends with fdatasync, one by one", (ours, "sends/s"), Some(appends_rate));
+    table.put("the same ÷ appends with fdatasync, one by one", (ours, "sends/s"), Some(appends_rate), Target::None);
     let whole = direct(options, site, table, (None, options.clients)).await?.0;
     let name = "the same with every recipient on a socket ÷ bare 201 handler";
-    table.put(name, (whole.acknowledged_per_s, "sends/s"), Some(bare_rate));
+    table.put(name, (whole.acknowledged_per_s, "sends/s"), Some(bare_rate), Target::None);
     let half = Some(whole.acknowledged_per_s / 2.0);
     let (_, half) = direct(options, site, table, (half, options.clients)).await?;
-    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+    for (name, quantile, target) in [("p50", 0.5, 3.0), ("p99", 0.99, 10.0)] {
         let receipt = half.quantile_ms(Timing::Receipt, quantile);
         let name = format!("send to live receipt at half load, {name} ÷ append with fdatasync, p50");
-        table.put(&name, (receipt, "ms"), Some((appends.p50_ms, "ms")));
+        table.put(&name, (receipt, "ms"), Some((appends.p50_ms, "ms")), Target::AtMost(target));
     }
-    table.put("TCP echo over loopback, p50", (echo, "ms"), None);
+    table.put("TCP echo over loopback, p50", (echo, "ms"), None, Target::None);
+    apart::parts(options, appends.rate, table).await?;
     Ok(whole.delivered_per_s)
 }
 
@@ -254,7 +219,8 @@ async fn fan_out(
     let (driven, lane) = group.exchange(&site.world, &site.meter()?, ids).await?;
     table.judge(lane.verdict());
     let name = format!("deliveries of a group of {GROUP} ÷ direct deliveries");
-    table.put(&name, (driven.delivered_per_s, "deliveries/s"), Some((ones, "deliveries/s")));
+    let ours = (driven.delivered_per_s, "deliveries/s");
+    table.put(&name, ours, Some((ones, "deliveries/s")), Target::AtLeast(3.0));
     Ok(())
 }
 
@@ -272,8 +238,14 @@ async fn storm(options: &Accept, site: &Site, table: &mut Table) -> Result<(), L
     table.judge(storm.lane.verdict());
     let took = storm.took_s.ok_or_else(|| LoadError::answer("the storm was never over"))?;
     let name = format!("reconnect storm, {} sockets with {DEPTH} undelivered each", options.storm);
-    table.put(&name, (took, "s"), None);
-    table.put("deliveries in the storm", ((options.storm * DEPTH) as f64 / took, "deliveries/s"), None);
+    table.put(&name, (took, "s"), None, Target::AtMost(30.0));
+    let rate = (options.storm * DEPTH) as f64 / took;
+    table.put("deliveries in the storm", (rate, "deliveries/s"), None, Target::None);
+    if let Some((before, highest)) = storm.memory {
+        let mib = |bytes: f64| (bytes / 1_048_576.0, "MiB");
+        let name = "most memory in the storm ÷ memory before it";
+        table.put(name, mib(highest), Some(mib(before)), Target::AtMost(2.0));
+    }
     Ok(())
 }
 
@@ -291,35 +263,9 @@ async fn idle(options: &Accept, table: &mut Table) -> Result<(), LoadError> {
     ] {
         let found = outcome.figures.iter().find(|found| found.name == figure);
         let value = found.ok_or_else(|| LoadError::answer(format!("no figure: {figure}")))?.value;
-        table.put(&name, (value, if figure.contains("memory") { "KiB" } else { "sockets/s" }), None);
+        let (unit, target) =
+            if figure.contains("memory") { ("KiB", Target::AtMost(8.0)) } else { ("sockets/s", Target::None) };
+        table.put(&name, (value, unit), None, target);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians_and_ranges() {
-        assert_eq!(spread(&[]), None);
-        assert_eq!(spread(&[2.0]).as_deref(), Some("**2.00** (2.00–2.00)"));
-        assert_eq!(spread(&[3.0, 1.0, 2.0]).as_deref(), Some("**2.00** (1.00–3.00)"));
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]).as_deref(), Some("**2.50** (1.00–4.00)"));
-    }
-
-    #[test]
-    fn the_table_divides_within_a_round() {
-        let mut table = Table::default();
-        table.put("sends", (50.0, "sends/s"), Some((100.0, "answers/s")));
-        table.put("alone", (7.0, "ms"), None);
-        table.put("sends", (90.0, "sends/s"), Some((100.0, "answers/s")));
-        let lines: Vec<String> = table.markdown().lines().map(str::to_owned).collect();
-        assert_eq!(lines.len(), 4);
-        assert_eq!(
-            lines[2],
-            "| sends | **0.70** (0.50–0.90) | **70.0** (50.0–90.0) sends/s | **100** (100–100) answers/s |"
-        );
-        assert_eq!(lines[3], "| alone | – | **7.00** (7.00–7.00) ms | – |");
-    }
 }
