@@ -195,12 +195,7 @@ impl World {
         let mut pick = self.rng.random_range(0..waiting);
         if pick < self.mail.len() {
             let id = *self.mail.keys().nth(pick).expect("in range");
-            let queue = self.mail.get_mut(&id).expect("present");
-            let event = queue.pop_front().expect("never empty");
-            if queue.is_empty() {
-                self.mail.remove(&id);
-            }
-            return self.step(id, ShardEvent::Entity(event)).await;
+            return self.deliver(id).await;
         }
         pick -= self.mail.len();
         if pick < self.commits.len() {
@@ -209,6 +204,30 @@ impl World {
         let (id, read) = self.reads.swap_remove(pick - self.commits.len());
         let found = reads::run(&self.store, read).await.expect("memory reads do not fail");
         self.step(id, ShardEvent::Found(id, found)).await;
+    }
+
+    /// A shard takes something that waits for `id`, and now and then more of what waits for it, in one batch.
+    async fn deliver(&mut self, id: EntityId) {
+        let shard = shard_of(&id);
+        let mut events = vec![ShardEvent::Entity(self.next_for(id))];
+        while self.rng.random_bool(0.4) {
+            let here: Vec<EntityId> = self.mail.keys().filter(|id| shard_of(id) == shard).copied().collect();
+            if here.is_empty() {
+                break;
+            }
+            let id = here[self.rng.random_range(0..here.len())];
+            events.push(ShardEvent::Entity(self.next_for(id)));
+        }
+        self.step_shard(shard, events).await;
+    }
+
+    fn next_for(&mut self, id: EntityId) -> Event {
+        let queue = self.mail.get_mut(&id).expect("present");
+        let event = queue.pop_front().expect("never empty");
+        if queue.is_empty() {
+            self.mail.remove(&id);
+        }
+        event
     }
 
     async fn commit(&mut self, pick: usize) {
@@ -248,17 +267,17 @@ impl World {
 
     async fn pass_time(&mut self) {
         for shard in 0..SHARDS {
-            self.step_shard(shard, ShardEvent::Tick).await;
+            self.step_shard(shard, vec![ShardEvent::Tick]).await;
         }
     }
 
     async fn step(&mut self, id: EntityId, event: ShardEvent) {
-        self.step_shard(shard_of(&id), event).await;
+        self.step_shard(shard_of(&id), vec![event]).await;
     }
 
-    async fn step_shard(&mut self, shard: u32, event: ShardEvent) {
+    async fn step_shard(&mut self, shard: u32, events: Vec<ShardEvent>) {
         let mut out = Outbox::default();
-        self.shards[shard as usize].step(self.now, event, &mut out);
+        events.into_iter().for_each(|event| self.shards[shard as usize].step(self.now, event, &mut out));
         self.commits.extend(out.commits);
         let busy: BTreeSet<EntityId> = self.commits.iter().map(|(id, _)| *id).collect();
         assert_eq!(busy.len(), self.commits.len(), "E1: one batch in flight per entity");

@@ -63,6 +63,18 @@ async fn a_panic_costs_one_restart_and_nothing_durable() {
 }
 
 #[tokio::test]
+async fn what_a_failed_shard_had_not_come_to_is_handed_over_again() {
+    let (domain, a, b) = domain().await;
+    let sent = domain.send(a.id, Target::Agent(b.id), draft("one")).await.expect("sent");
+    let id = sent.message.conversation;
+    let poison = Event::Conversation(id, ConversationEvent::Found(Found::Inbox(Vec::new())));
+    domain.node.tell(poison);
+    let behind = domain.send(a.id, Target::Agent(b.id), draft("one")).await.expect("the next life answers");
+    assert!(behind.replayed, "it was behind the poison in one batch");
+    domain.stop().await;
+}
+
+#[tokio::test]
 async fn a_stopped_domain_refuses_early() {
     let (domain, a, b) = domain().await;
     domain.stop().await;

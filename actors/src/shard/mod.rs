@@ -5,6 +5,7 @@
 //! H3  `step` never awaits: what an entity wants is carried out by `host` and comes back as an event.
 
 pub mod host;
+mod queue;
 pub mod reads;
 pub mod supervisor;
 
