@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::idempotency::Answers;
+use crate::http::observe::Meters;
 use crate::identity::{Identity, handles};
 use crate::limits::Gates;
 use crate::mail::Mailer;
@@ -109,6 +110,8 @@ pub struct Handlers {
     pub clock: Clock,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// What every request counts.
+    pub meters: Meters,
 }
 
 impl App {
@@ -155,6 +158,7 @@ impl App {
             clock,
             config: Arc::new(config),
             metrics,
+            meters: Meters::new(),
         })))
     }
 

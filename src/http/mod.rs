@@ -15,7 +15,7 @@ pub mod idempotency;
 mod identity;
 mod messages;
 mod mutes;
-mod observe;
+pub mod observe;
 mod operations;
 pub mod operator;
 mod pages;
@@ -73,12 +73,15 @@ fn wrapped(app: &App, routes: Router<App>) -> Router<App> {
     routes
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .layer(DefaultBodyLimit::disable()) // `body` bounds every route by itself
-        .layer(from_fn_with_state(app.clone(), idempotency::remembered))
-        .layer(from_fn_with_state(app.clone(), body::buffered))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(cors(&app.config.cors_origins))
-        .layer(from_fn_with_state(app.clone(), observe::observe))
+        // One layer, the outermost first: each one by itself would be boxed and cloned for every request.
+        .layer((
+            from_fn_with_state(app.clone(), observe::observe),
+            cors(&app.config.cors_origins),
+            CatchPanicLayer::custom(panicked),
+            from_fn_with_state(app.clone(), body::buffered),
+            from_fn_with_state(app.clone(), idempotency::remembered),
+            DefaultBodyLimit::disable(), // `body` bounds every route by itself
+        ))
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
