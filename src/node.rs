@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::api::{Hook, Snapshot};
-use actors::domain::{Domain, DomainOptions, StartError};
+use actors::domain::{Domain, DomainOptions, StartError, shards_alone};
 use actors::node::Hooks;
 use schema::embedded::{EmbeddedOptions, EmbeddedStore, OpenError};
 use schema::store::{Store, StoreError};
@@ -189,6 +189,7 @@ async fn embedded(
     }
     let store = Arc::new(store);
     let rows: Arc<dyn Store> = store.clone();
+    let options = DomainOptions { shards: shards_alone(), ..options };
     Ok((Domain::start(rows, options, Arc::new(outlets)).await?, store))
 }
 

@@ -34,8 +34,14 @@ use crate::node::{Hooks, Node, registrar};
 use crate::shard::ShardEvent;
 use crate::shard::supervisor::{Command, Supervisor};
 
-/// Unanswered requests that one shard admits.
+/// Unanswered requests that one shard admits, and that all shards of a node admit together if it has few.
 const ADMIT_PER_SHARD: usize = 4_096;
+/// See [`ADMIT_PER_SHARD`].
+const ADMIT_PER_NODE: usize = 65_536;
+/// Shards per core of a node that is alone: one works while others wait for the store.
+const SHARDS_PER_CORE: usize = 2;
+/// Fewest shards of a node that is alone: a panic costs one.
+const SHARDS_ALONE_MIN: usize = 4;
 /// Frames that wait for one socket; the contract's number.
 const SESSION_QUEUE: usize = 1_024;
 
@@ -44,8 +50,16 @@ const SESSION_QUEUE: usize = 1_024;
 pub struct DomainOptions {
     /// Numbers of the contract, or none.
     pub limits: Limits,
-    /// Shards of this deployment; a power of two, fixed for good.
+    /// Shards of this deployment; a power of two, fixed for good where several nodes share them.
     pub shards: u32,
+}
+
+/// How many shards a node has that is alone, and agrees on it with nobody: its store keeps no shard. Few, so that each
+/// finds several events whenever it wakes, and hands the batches of all of them to the store at once.
+pub fn shards_alone() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shards = (SHARDS_PER_CORE * cores).next_power_of_two().max(SHARDS_ALONE_MIN);
+    u32::try_from(shards).unwrap_or(SHARDS_DEFAULT).min(SHARDS_DEFAULT)
 }
 
 impl Default for DomainOptions {
@@ -124,7 +138,7 @@ impl Domain {
         let node = Arc::new(Node {
             id: seat.id,
             store,
-            region: Region::new(options.shards, ADMIT_PER_SHARD),
+            region: Region::new(options.shards, ADMIT_PER_SHARD.max(ADMIT_PER_NODE / options.shards as usize)),
             routes: seat.routes,
             held: seat.held,
             ports: Ports::new(seat.id),

@@ -1,7 +1,7 @@
 //! What the domain counts: names, units, help. Every name is here, and nowhere else.
 //!
-//! Shards have no label: there are 1024 of them. Gauges are sums and maxima over the shards of a node, as of the moment
-//! they are read; the operator surface lists single shards.
+//! Shards have no label: a cluster has 1024 of them. Gauges are sums and maxima over the shards of a node, as of the
+//! moment they are read; the operator surface lists single shards.
 
 use cluster::region::Occupancy;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
@@ -39,7 +39,11 @@ pub fn describe() {
     describe_gauge!(SHARDS_HOSTED, Unit::Count, "Shards hosted here");
     describe_gauge!(SHARDS_LEAVING, Unit::Count, "Shards that come to rest before another node takes them");
     describe_gauge!(REQUESTS_ADMITTED, Unit::Count, "Requests of this node without an answer yet, all shards");
-    describe_gauge!(REQUESTS_ADMITTED_MAX, Unit::Count, "The same of the shard with the most; 4096 are the limit");
+    describe_gauge!(
+        REQUESTS_ADMITTED_MAX,
+        Unit::Count,
+        "The same of the shard with the most; in a cluster 4096 are the limit"
+    );
     describe_gauge!(MAILBOX_WAITING, Unit::Count, "Messages in mailboxes of shards hosted here");
     describe_gauge!(MAILBOX_WAITING_MAX, Unit::Count, "The same of the shard with the most");
     describe_gauge!(ENTITIES_RESIDENT, Unit::Count, "Agents and conversations in memory");
