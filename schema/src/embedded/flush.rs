@@ -6,15 +6,14 @@
 //! F3  A failed flush keeps the log and is tried again; writers are held off by the number of unflushed segments.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use lsm_tree::{AbstractTree, InternalValue, ValueType};
 
 use super::codec::Change;
 use super::runs::changes;
-use super::{Shared, held, read, wal, write};
+use super::{Shared, read, wal, write};
 use crate::metrics::{STORE_FLUSH_FAILURES, STORE_FLUSH_SECONDS, STORE_UNFLUSHED};
 
 /// Pause before a failed flush is tried again.
@@ -33,7 +32,7 @@ impl Shared {
     }
 
     /// Runs until the committer has ended.
-    pub(super) fn flush_loop(&self, flushes: &Receiver<u64>) {
+    pub(super) fn flush_loop(&self, flushes: &Receiver<u64>, compact: &SyncSender<()>) {
         let (mut below, mut waiting) = (None, 0);
         loop {
             let wait = if below.is_some() { FLUSH_RETRY } else { IDLE };
@@ -54,6 +53,9 @@ impl Shared {
                     let before = self.unflushed.fetch_sub(waiting, Ordering::Relaxed);
                     metrics::gauge!(STORE_UNFLUSHED).set(before.saturating_sub(waiting) as f64);
                     (below, waiting) = (None, 0);
+                    if compact.send(()).is_err() {
+                        return tracing::error!("the compactor is gone; nothing is flushed any more");
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "flush failed; the log is kept and it is tried again");
@@ -64,7 +66,7 @@ impl Shared {
     }
 
     fn flush_below(&self, number: u64) -> Result<(), String> {
-        let _no_snapshot = held(&self.files); // B2
+        let _no_snapshot = read(&self.files); // B2
         let runs = read(&self.memory).below(number);
         if !runs.is_empty() {
             // One number for all: of each key there is one change, and it is newer than what the tree has of it.
@@ -75,17 +77,12 @@ impl Shared {
             self.tree.register_tables(&tables, None, None, &[], watermark).map_err(|e| e.to_string())?;
             write(&self.memory).forget_below(number); // F2
         }
-        wal::remove_below(&self.dir, number).map_err(|e| e.to_string())?;
-        let compacted = self.tree.compact(Arc::new(lsm_tree::compaction::Leveled::default()), self.watermark());
-        if let Err(error) = compacted {
-            tracing::error!(%error, "compaction failed; reads stay correct and get slower");
-        }
-        Ok(())
+        wal::remove_below(&self.dir, number).map_err(|e| e.to_string())
     }
 
     /// No reader works with less than this, now or later.
-    fn watermark(&self) -> u64 {
-        let _no_readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn watermark(&self) -> u64 {
+        let _no_readers = write(&self.readers);
         self.seqno.get()
     }
 }

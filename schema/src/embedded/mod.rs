@@ -22,6 +22,7 @@
 
 mod codec;
 mod commit;
+mod compact;
 mod flush;
 mod probe;
 mod publish;
@@ -46,6 +47,7 @@ use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Guard, SequenceNumberCounte
 pub use self::probe::{Presence, free_bytes, probe};
 
 use self::commit::{Job, Queue};
+use self::compact::STEPS_MAX;
 use self::publish::GROUPS_MAX;
 use self::runs::{Memory, Run};
 use self::wal::{Faults, Segment};
@@ -112,7 +114,7 @@ impl OpenError {
 /// The store of one node.
 pub type EmbeddedStore = KvStore<Local<EmbeddedEngine>>;
 
-/// Log, index and the three threads that feed them.
+/// Log, index and the threads that feed them.
 pub struct EmbeddedEngine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -131,8 +133,8 @@ struct Shared {
     unflushed: AtomicU64,
     /// The segment that is written, and how much of it is answered for (see `snapshot`).
     position: Mutex<(u64, u64)>,
-    /// Held while files of the index and closed segments come and go, or are copied.
-    files: Mutex<()>,
+    /// Held shared while files of the index and closed segments come and go, and exclusively while they are copied.
+    files: RwLock<()>,
     segment_bytes: u64,
     faults: Arc<Faults>,
     /// Kept open for its lock; given up when the threads have ended.
@@ -191,7 +193,7 @@ impl EmbeddedStore {
             wake: Condvar::new(),
             unflushed: AtomicU64::new(0),
             position: Mutex::new((segment.number, segment.synced)),
-            files: Mutex::default(),
+            files: RwLock::default(),
             segment_bytes: options.segment_bytes,
             faults,
             lock: Mutex::new(Some(lock)),
@@ -202,9 +204,11 @@ impl EmbeddedStore {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io)
         };
-        let [committer, publisher, flusher] = [(); 3].map(|()| Arc::clone(&shared));
+        let (compact, compactions) = sync_channel(STEPS_MAX);
+        let [committer, publisher, flusher, compactor] = [(); 4].map(|()| Arc::clone(&shared));
         let threads = vec![
-            spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes)))?,
+            spawn("store-compact", Box::new(move || compactor.compact_loop(&compactions)))?,
+            spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes, &compact)))?,
             spawn("store-publish", Box::new(move || publisher.publish_loop(&steps, &flush)))?,
             spawn("store-commit", Box::new(move || committer.commit_loop(segment, &publish)))?,
         ];
