@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SendError, SyncSender};
 use std::time::Instant;
 
 use super::codec::{encode, encoded_len};
@@ -24,6 +24,8 @@ const QUEUE_BATCHES_MAX: usize = 65_536;
 const QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Most bytes in one sync, so that its latency stays bounded.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Most jobs of a group that the committer publishes itself.
+const OWN_JOBS_MAX: usize = 8;
 /// Closed segments that may wait for a flush before writes are refused: they are in memory too.
 const UNFLUSHED_MAX: u64 = 6;
 
@@ -163,14 +165,31 @@ impl Shared {
                 && let Err(error) = self.next_segment(&mut segment, publish)
             {
                 tracing::error!(%error, "no new log segment; writes are refused");
-                let _ = publish.send(Step::Failed(answers, unavailable(error))); // C2
+                let _ = self.hand_over(Step::Failed(answers, unavailable(error)), publish); // C2
                 continue;
             }
-            // C2: a group that the publisher cannot take is dropped.
-            if publish.send(self.append(&mut segment, frame, answers)).is_err() {
-                return;
+            match self.append(&mut segment, frame, answers) {
+                Step::Durable(frame, answers) if self.may_publish(&answers) => self.publish(frame, answers),
+                step => {
+                    if self.hand_over(step, publish).is_err() {
+                        return; // C2: what the publisher cannot take is dropped
+                    }
+                }
             }
         }
+    }
+
+    /// Whether this thread may publish a group itself: it is small, nothing waits for a sync meanwhile, and everything
+    /// before it is published (P1). To wake the publisher would take longer.
+    fn may_publish(&self, answers: &Answers) -> bool {
+        answers.0.len() <= OWN_JOBS_MAX
+            && self.unpublished.load(Ordering::Acquire) == 0
+            && held(&self.queue).jobs.is_empty()
+    }
+
+    fn hand_over(&self, step: Step, publish: &SyncSender<Step>) -> Result<(), SendError<Step>> {
+        self.unpublished.fetch_add(1, Ordering::Relaxed);
+        publish.send(step)
     }
 
     /// One frame per group: pages of an unsynced group reach the disk in any order, so a tear may lie anywhere in it,
@@ -205,7 +224,7 @@ impl Shared {
         *segment = Segment::create(&self.dir, segment.number + 1, segment.synced, &self.faults)?;
         *held(&self.position) = (segment.number, segment.synced); // B1: the one before may be flushed and go away
         // A publisher that is gone takes no group either: the one that follows says so.
-        let _ = publish.send(Step::Closed(segment.number));
+        let _ = self.hand_over(Step::Closed(segment.number), publish);
         Ok(())
     }
 }

@@ -130,6 +130,8 @@ struct Shared {
     readers: RwLock<()>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Steps of the committer that the publisher has not finished.
+    unpublished: AtomicU64,
     unflushed: AtomicU64,
     /// The segment that is written, and how much of it is answered for (see `snapshot`).
     position: Mutex<(u64, u64)>,
@@ -191,6 +193,7 @@ impl EmbeddedStore {
             readers: RwLock::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            unpublished: AtomicU64::new(0),
             unflushed: AtomicU64::new(0),
             position: Mutex::new((segment.number, segment.synced)),
             files: RwLock::default(),

@@ -5,6 +5,7 @@
 //! P3  The runs of a segment are sealed after its last group and before the first of the next one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
 use super::commit::Answers;
@@ -36,10 +37,13 @@ impl Shared {
                 Step::Failed(answers, error) => answers.fail(&error),
                 Step::Closed(number) => self.rotate(number, flush),
             }
+            self.unpublished.fetch_sub(1, Ordering::Release);
         }
     }
 
-    fn publish(&self, frame: Frame, answers: Answers) {
+    /// Makes a group visible and answers it. One at a time: by this thread, or by the committer while this one has
+    /// nothing to do.
+    pub(super) fn publish(&self, frame: Frame, answers: Answers) {
         // The committer encoded it: there is nothing in it that does not decode.
         if let Some(run) = frame.into_run() {
             write(&self.memory).push(run);
@@ -49,8 +53,8 @@ impl Shared {
         self.merge_runs();
     }
 
-    /// Merges what is due. Only this thread changes these runs, so they are the same after the merge.
-    pub(super) fn merge_runs(&self) {
+    /// Merges what is due. Nobody else changes these runs meanwhile, so they are the same after the merge.
+    fn merge_runs(&self) {
         loop {
             let due: Vec<Arc<Run>> = read(&self.memory).due();
             if due.is_empty() {
