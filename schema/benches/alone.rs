@@ -1,6 +1,6 @@
-//! The embedded store alone: 512 writers, each with one durable append under way.
+//! The embedded store alone: 512 writers, or as many as are asked for, each with one durable append under way.
 //!
-//! `cargo bench -p schema --bench alone [-- DIRECTORY [SECONDS [TEXT_BYTES]]]`. An append is what one direct message writes to its
+//! `cargo bench -p schema --bench alone [-- DIRECTORY [SECONDS [TEXT_BYTES [WRITERS]]]]`. An append is what one direct message writes to its
 //! conversation and to its recipient's inbox: five rows in one batch, answered after its sync. `loadtest accept` sets the rate beside
 //! that of single 4 KiB appends, each with `fdatasync`, on the same disk. Writers are tasks, not threads: what is measured
 //! is the store, and not how fast a kernel switches between 512 threads.
@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 #[path = "shared/message.rs"]
 mod message;
 
-/// Writers that wait for an answer each.
-const WRITERS: u64 = 512;
+/// Writers that wait for an answer each, unless it is said.
+const WRITERS: f64 = 512.0;
 
 async fn write(store: Arc<EmbeddedStore>, writer: u64, text: usize, end: Instant, done: Arc<AtomicU64>) {
     for n in 1.. {
@@ -42,19 +42,20 @@ fn main() {
     let disk = words.first().map_or_else(|| PathBuf::from("."), PathBuf::from);
     let number = |at: usize, default: f64| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(default);
     let (length, text) = (Duration::from_secs_f64(number(1, 5.0)), number(2, 84.0) as usize);
+    let writers = number(3, WRITERS) as u64;
     let dir = tempfile::tempdir_in(disk).expect("a directory that can be written");
     let store = Arc::new(EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).expect("opens"));
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("threads");
     let (started, done) = (Instant::now(), Arc::new(AtomicU64::new(0)));
     runtime.block_on(async {
         let end = started + length;
-        let writers: Vec<_> = (0..WRITERS)
+        let tasks: Vec<_> = (0..writers)
             .map(|writer| tokio::spawn(write(Arc::clone(&store), writer, text, end, Arc::clone(&done))))
             .collect();
-        for writer in writers {
-            writer.await.expect("writes");
+        for task in tasks {
+            task.await.expect("writes");
         }
     });
     let rate = done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64();
-    println!("{WRITERS} writers: {rate:.0} appends/s");
+    println!("{writers} writers: {rate:.0} appends/s");
 }

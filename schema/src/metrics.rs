@@ -18,7 +18,7 @@ pub(crate) const STORE_FAILURES: &str = "agentchat_store_failures_total";
 pub(crate) const STORE_QUEUE: &str = "agentchat_store_queue_batches";
 /// Closed segments that are not in tables yet.
 pub(crate) const STORE_UNFLUSHED: &str = "agentchat_store_unflushed_segments";
-/// One flush with what it compacts.
+/// One flush of closed segments into tables.
 pub(crate) const STORE_FLUSH_SECONDS: &str = "agentchat_store_flush_seconds";
 /// Flushes that failed and are tried again.
 pub(crate) const STORE_FLUSH_FAILURES: &str = "agentchat_store_flush_failures_total";
@@ -33,7 +33,7 @@ pub fn describe() {
     describe_counter!(STORE_FAILURES, Unit::Count, "Groups that could not be made durable, by outcome (embedded)");
     describe_gauge!(STORE_QUEUE, Unit::Count, "Batches that wait for the committer (embedded)");
     describe_gauge!(STORE_UNFLUSHED, Unit::Count, "Closed log segments that are not in tables yet (embedded)");
-    describe_histogram!(STORE_FLUSH_SECONDS, Unit::Seconds, "One flush with what it compacts (embedded)");
+    describe_histogram!(STORE_FLUSH_SECONDS, Unit::Seconds, "One flush of closed segments into tables (embedded)");
     describe_counter!(STORE_FLUSH_FAILURES, Unit::Count, "Flushes that failed and are tried again (embedded)");
     for name in [CQL_WRITE_RETRIES, STORE_BATCHES, STORE_LOG_BYTES, STORE_FLUSH_FAILURES] {
         counter!(name).increment(0);

@@ -4,47 +4,59 @@
 //!   per change   put or remove u8 | key length u32 | value length u32 | key | value
 //! ```
 
-use lsm_tree::{AbstractTree, AnyTree};
-
 use crate::kv::KvOp;
 
-/// Puts one batch into the tree under one sequence number.
-pub(super) fn insert(tree: &AnyTree, ops: Vec<KvOp>, seqno: u64) {
+/// Bytes in front of a key.
+const CHANGE_HEADER: usize = 9;
+
+/// What becomes of one key; no value: it goes away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) value: Option<&'a [u8]>,
+}
+
+/// Bytes that a change takes in a payload.
+pub(super) fn encoded_len(op: &KvOp) -> usize {
+    CHANGE_HEADER + op.size()
+}
+
+/// Appends `ops` to `payload`.
+pub(super) fn encode(ops: &[KvOp], payload: &mut Vec<u8>) {
     for op in ops {
         match op {
-            KvOp::Put(key, value) => tree.insert(key, value, seqno),
-            KvOp::Remove(key) => tree.remove(key, seqno),
-        };
+            KvOp::Put(key, value) => push(Change { key, value: Some(value) }, payload),
+            KvOp::Remove(key) => push(Change { key, value: None }, payload),
+        }
     }
 }
 
-/// The bytes of one batch; those of a group follow each other.
-pub(super) fn encode(ops: &[KvOp]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for op in ops {
-        let (tag, key, value) = match op {
-            KvOp::Put(key, value) => (1u8, key, value.as_slice()),
-            KvOp::Remove(key) => (0u8, key, [].as_slice()),
-        };
-        payload.push(tag);
-        payload.extend_from_slice(&(key.len() as u32).to_le_bytes());
-        payload.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        payload.extend_from_slice(key);
-        payload.extend_from_slice(value);
-    }
-    payload
+/// Appends one change to `payload`.
+pub(super) fn push(change: Change<'_>, payload: &mut Vec<u8>) {
+    let value = change.value.unwrap_or_default();
+    payload.push(u8::from(change.value.is_some()));
+    payload.extend_from_slice(&(change.key.len() as u32).to_le_bytes());
+    payload.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    payload.extend_from_slice(change.key);
+    payload.extend_from_slice(value);
 }
 
-/// The changes in a payload, or `None` if it is not one.
-pub(super) fn decode(mut rest: &[u8]) -> Option<Vec<KvOp>> {
-    let mut ops = Vec::new();
-    while let Some((tag, tail)) = rest.split_first() {
-        let (key_len, tail) = tail.split_first_chunk::<4>()?;
-        let (value_len, tail) = tail.split_first_chunk::<4>()?;
-        let (key, tail) = tail.split_at_checked(u32::from_le_bytes(*key_len) as usize)?;
-        let (value, tail) = tail.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
-        ops.push(if *tag == 1 { KvOp::Put(key.to_vec(), value.to_vec()) } else { KvOp::Remove(key.to_vec()) });
-        rest = tail;
-    }
-    Some(ops)
+fn length(bytes: &[u8], at: usize) -> Option<usize> {
+    let raw = bytes.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_le_bytes(*raw) as usize)
+}
+
+/// The change that starts at `at`, and where the next one does; `None` if there is no whole one.
+pub(super) fn change(bytes: &[u8], at: usize) -> Option<(Change<'_>, usize)> {
+    let key = at + CHANGE_HEADER;
+    let value = key + length(bytes, at + 1)?;
+    let end = value + length(bytes, at + 5)?;
+    let put = *bytes.get(at)? == 1;
+    let change = Change { key: bytes.get(key..value)?, value: put.then_some(bytes.get(value..end)?) };
+    Some((change, end))
+}
+
+/// The key of a change that is known to start at `at`.
+pub(super) fn key(bytes: &[u8], at: usize) -> &[u8] {
+    change(bytes, at).map_or(&[], |(change, _)| change.key)
 }

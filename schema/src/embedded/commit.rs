@@ -1,20 +1,21 @@
-//! The committer: one thread that makes groups of batches durable, then visible, then answers them.
+//! The committer: one thread that makes groups of batches durable and hands them to the publisher.
 //!
 //! C1  One frame and one sync per group: many small batches share what costs most.
-//! C2  A group is answered once, whatever happens to it or to this thread.
+//! C2  A batch is answered once, whatever happens to it or to a thread that has it: what is dropped answers `Timeout`.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, SyncSender};
 use std::time::Instant;
 
-use super::codec::{encode, insert};
-use super::wal::{AppendError, Segment};
+use super::codec::{encode, encoded_len};
+use super::publish::Step;
+use super::wal::{AppendError, Frame, Segment};
 use super::{Shared, held, unavailable};
 use crate::kv::KvOp;
-use crate::metrics::{STORE_BATCHES, STORE_FAILURES, STORE_LOG_BYTES, STORE_QUEUE, STORE_REFUSALS, STORE_SYNC_SECONDS};
+use crate::metrics::{STORE_FAILURES, STORE_LOG_BYTES, STORE_QUEUE, STORE_REFUSALS, STORE_SYNC_SECONDS};
 use crate::store::{Done, StoreError};
 
 /// Most batches that wait for the committer: some seconds of its work.
@@ -23,15 +24,15 @@ const QUEUE_BATCHES_MAX: usize = 65_536;
 const QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Most bytes in one sync, so that its latency stays bounded.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Most jobs of a group that the committer publishes itself.
+const OWN_JOBS_MAX: usize = 8;
 /// Closed segments that may wait for a flush before writes are refused: they are in memory too.
 const UNFLUSHED_MAX: u64 = 6;
 
-/// Batches that were submitted together and are answered together.
+/// Batches that were submitted together and are answered together, encoded by who submitted them.
 pub(super) struct Job {
-    payloads: Vec<Vec<u8>>,
-    batches: Vec<Vec<KvOp>>,
-    bytes: usize,
-    done: Done,
+    payload: Vec<u8>,
+    answer: Answer,
 }
 
 /// What waits for the committer.
@@ -40,30 +41,72 @@ pub(super) struct Queue {
     jobs: VecDeque<Job>,
     batches: usize,
     bytes: usize,
+    /// The committer sleeps.
+    idle: bool,
     pub(super) closed: bool,
 }
 
 impl Job {
     /// A job of `batches`.
-    pub(super) fn new(batches: Vec<Vec<KvOp>>, done: Done) -> Self {
-        let payloads: Vec<Vec<u8>> = batches.iter().map(|ops| encode(ops)).collect();
-        let bytes = payloads.iter().map(Vec::len).sum();
-        Self { payloads, batches, bytes, done }
+    pub(super) fn new(batches: &[Vec<KvOp>], done: Done) -> Self {
+        let mut payload = Vec::with_capacity(batches.iter().flatten().map(encoded_len).sum());
+        batches.iter().for_each(|ops| encode(ops, &mut payload));
+        Self { payload, answer: Answer { batches: batches.len(), done: Some(done) } }
+    }
+}
+
+/// The answer that one job waits for (C2).
+struct Answer {
+    batches: usize,
+    done: Option<Done>,
+}
+
+impl Answer {
+    fn give(mut self, outcome: &Result<(), StoreError>) {
+        if let Some(done) = self.done.take() {
+            done(vec![outcome.clone(); self.batches]);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(vec![Err(StoreError::Timeout); self.batches]);
+        }
+    }
+}
+
+/// The answers that a group waits for.
+#[derive(Default)]
+pub(super) struct Answers(Vec<Answer>);
+
+impl Answers {
+    /// How many batches wait.
+    pub(super) fn batches(&self) -> usize {
+        self.0.iter().map(|answer| answer.batches).sum()
     }
 
-    /// Answers all its batches with one error.
-    fn fail(self, error: &StoreError) {
-        (self.done)(vec![Err(error.clone()); self.batches.len()]);
+    /// Everything is durable and visible.
+    pub(super) fn succeed(self) {
+        self.0.into_iter().for_each(|answer| answer.give(&Ok(())));
+    }
+
+    /// Nothing is, or nobody knows.
+    pub(super) fn fail(self, error: &StoreError) {
+        let outcome = Err(error.clone());
+        self.0.into_iter().for_each(|answer| answer.give(&outcome));
     }
 }
 
 impl Shared {
     /// Queues a job, or refuses it early.
     pub(super) fn enqueue(&self, job: Job) {
+        let (batches, bytes) = (job.answer.batches, job.payload.len());
         let mut queue = held(&self.queue);
         let refusal = if queue.closed {
             Some(("closed", "store is closed"))
-        } else if queue.batches + job.batches.len() > QUEUE_BATCHES_MAX || queue.bytes + job.bytes > QUEUE_BYTES_MAX {
+        } else if queue.batches + batches > QUEUE_BATCHES_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
             Some(("queue", "write queue is full"))
         } else if self.unflushed.load(Ordering::Relaxed) > UNFLUSHED_MAX {
             Some(("flush", "flush is behind"))
@@ -72,95 +115,117 @@ impl Shared {
         };
         if let Some((label, reason)) = refusal {
             drop(queue);
-            metrics::counter!(STORE_REFUSALS, "reason" => label).increment(job.batches.len() as u64);
-            return job.fail(&unavailable(reason));
+            metrics::counter!(STORE_REFUSALS, "reason" => label).increment(batches as u64);
+            return job.answer.give(&Err(unavailable(reason)));
         }
-        queue.batches += job.batches.len();
-        queue.bytes += job.bytes;
+        queue.batches += batches;
+        queue.bytes += bytes;
         queue.jobs.push_back(job);
+        let waits = std::mem::take(&mut queue.idle);
         drop(queue);
-        self.wake.notify_one();
+        if waits {
+            self.wake.notify_one();
+        }
     }
 
     /// Next group of jobs, or `None` when closed and empty.
-    fn next_group(&self) -> Option<Vec<Job>> {
+    fn next_group(&self) -> Option<(Frame, Answers)> {
         let mut queue = held(&self.queue);
         while queue.jobs.is_empty() {
             if queue.closed {
                 return None;
             }
+            queue.idle = true;
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        while queue.jobs.front().is_some_and(|job| group.is_empty() || bytes + job.bytes <= GROUP_BYTES_MAX) {
+        let (mut group, mut bytes, mut batches) = (Vec::new(), 0, 0);
+        while queue.jobs.front().is_some_and(|job| group.is_empty() || bytes + job.payload.len() <= GROUP_BYTES_MAX) {
             let Some(job) = queue.jobs.pop_front() else { break };
-            bytes += job.bytes;
-            queue.batches -= job.batches.len();
+            bytes += job.payload.len();
+            batches += job.answer.batches;
             group.push(job);
         }
         queue.bytes -= bytes;
+        queue.batches -= batches;
         metrics::gauge!(STORE_QUEUE).set(queue.batches as f64);
-        Some(group)
+        drop(queue);
+        let (mut frame, mut answers) = (Frame::with_capacity(bytes), Answers(Vec::with_capacity(group.len())));
+        for Job { payload, answer } in group {
+            frame.extend(&payload);
+            answers.0.push(answer);
+        }
+        Some((frame, answers))
     }
 
-    /// Runs until the queue is closed and empty.
-    pub(super) fn commit_loop(&self, mut segment: Segment, flush: &Sender<u64>) {
+    /// Runs until the queue is closed and empty, or nobody publishes any more.
+    pub(super) fn commit_loop(&self, mut segment: Segment, publish: &SyncSender<Step>) {
         let _closes = CloseOnExit(self);
-        while let Some(group) = self.next_group() {
+        while let Some((frame, answers)) = self.next_group() {
             if (segment.abandoned || segment.synced >= self.segment_bytes)
-                && let Err(error) = self.next_segment(&mut segment, flush)
+                && let Err(error) = self.next_segment(&mut segment, publish)
             {
                 tracing::error!(%error, "no new log segment; writes are refused");
-                fail(group, &unavailable(error));
+                let _ = self.hand_over(Step::Failed(answers, unavailable(error)), publish); // C2
                 continue;
             }
-            // One frame per group: pages of an unsynced group reach the disk in any order, so a tear may lie
-            // anywhere in it, and must not look like damage in front of a good frame.
-            let payload: Vec<u8> = group.iter().flat_map(|job| job.payloads.iter().flatten().copied()).collect();
-            let started = Instant::now();
-            let appended = segment.append(&payload, &self.faults);
-            metrics::histogram!(STORE_SYNC_SECONDS).record(started.elapsed().as_secs_f64());
-            match appended {
-                Ok(()) => {
-                    metrics::counter!(STORE_LOG_BYTES).increment(payload.len() as u64);
-                    *held(&self.position) = (segment.number, segment.synced); // B1
-                    self.publish(group);
-                }
-                Err(AppendError::NotWritten(error)) => {
-                    tracing::error!(%error, "log write failed; nothing of it is kept");
-                    metrics::counter!(STORE_FAILURES, "outcome" => "not_written").increment(1);
-                    fail(group, &unavailable(error));
-                }
-                Err(AppendError::Unknown(error)) => {
-                    tracing::error!(%error, "log sync failed; outcome of the group is unknown");
-                    metrics::counter!(STORE_FAILURES, "outcome" => "unknown").increment(1);
-                    fail(group, &StoreError::Timeout);
+            match self.append(&mut segment, frame, answers) {
+                Step::Durable(frame, answers) if self.may_publish(&answers) => self.publish(frame, answers),
+                step => {
+                    if self.hand_over(step, publish).is_err() {
+                        return; // C2: what the publisher cannot take is dropped
+                    }
                 }
             }
         }
     }
 
-    fn next_segment(&self, segment: &mut Segment, flush: &Sender<u64>) -> io::Result<()> {
+    /// Whether this thread may publish a group itself: it is small, nothing waits for a sync meanwhile, and everything
+    /// before it is published (P1). To wake the publisher would take longer.
+    fn may_publish(&self, answers: &Answers) -> bool {
+        answers.0.len() <= OWN_JOBS_MAX
+            && self.unpublished.load(Ordering::Acquire) == 0
+            && held(&self.queue).jobs.is_empty()
+    }
+
+    fn hand_over(&self, step: Step, publish: &SyncSender<Step>) -> Result<(), SendError<Step>> {
+        self.unpublished.fetch_add(1, Ordering::Relaxed);
+        publish.send(step)
+    }
+
+    /// One frame per group: pages of an unsynced group reach the disk in any order, so a tear may lie anywhere in it,
+    /// and must not look like damage in front of a good frame.
+    fn append(&self, segment: &mut Segment, mut frame: Frame, answers: Answers) -> Step {
+        let started = Instant::now();
+        let appended = segment.append(&mut frame, &self.faults);
+        metrics::histogram!(STORE_SYNC_SECONDS).record(started.elapsed().as_secs_f64());
+        match appended {
+            Ok(()) => {
+                metrics::counter!(STORE_LOG_BYTES).increment(frame.payload().len() as u64);
+                *held(&self.position) = (segment.number, segment.synced); // B1
+                Step::Durable(frame, answers)
+            }
+            Err(AppendError::NotWritten(error)) => {
+                tracing::error!(%error, "log write failed; nothing of it is kept");
+                metrics::counter!(STORE_FAILURES, "outcome" => "not_written").increment(1);
+                Step::Failed(answers, unavailable(error))
+            }
+            Err(AppendError::Unknown(error)) => {
+                tracing::error!(%error, "log sync failed; outcome of the group is unknown");
+                metrics::counter!(STORE_FAILURES, "outcome" => "unknown").increment(1);
+                Step::Failed(answers, StoreError::Timeout)
+            }
+        }
+    }
+
+    fn next_segment(&self, segment: &mut Segment, publish: &SyncSender<Step>) -> io::Result<()> {
         // Until the next segment exists nothing more goes into this one: a failed attempt may have left a header on
         // disk that fixes this one's length (L1), and what came after it would not be replayed.
         segment.abandoned = true;
         *segment = Segment::create(&self.dir, segment.number + 1, segment.synced, &self.faults)?;
         *held(&self.position) = (segment.number, segment.synced); // B1: the one before may be flushed and go away
-        self.rotate(segment.number, flush);
+        // A publisher that is gone takes no group either: the one that follows says so.
+        let _ = self.hand_over(Step::Closed(segment.number), publish);
         Ok(())
-    }
-
-    fn publish(&self, group: Vec<Job>) {
-        for job in group {
-            let count = job.batches.len();
-            for ops in job.batches {
-                let seqno = self.seqno.next();
-                insert(&self.tree, ops, seqno);
-                self.visible.store(seqno + 1, Ordering::Release);
-            }
-            metrics::counter!(STORE_BATCHES).increment(count as u64);
-            (job.done)(vec![Ok(()); count]);
-        }
     }
 }
 
@@ -174,10 +239,7 @@ impl Drop for CloseOnExit<'_> {
             queue.closed = true;
             std::mem::take(&mut queue.jobs)
         };
-        fail(waiting.into(), &unavailable("committer ended"));
+        let outcome = Err(unavailable("committer ended"));
+        waiting.into_iter().for_each(|job| job.answer.give(&outcome));
     }
-}
-
-fn fail(group: Vec<Job>, error: &StoreError) {
-    group.into_iter().for_each(|job| job.fail(error));
 }

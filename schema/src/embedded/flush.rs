@@ -1,16 +1,19 @@
-//! The flusher: one thread that moves sealed memtables into tables and lets log segments go.
+//! The flusher: one thread that writes the runs of closed segments into tables and lets log segments go.
 //!
 //! F1  A segment is removed only after everything in it was flushed: until then a restart replays it.
-//! F2  A failed flush keeps the log and is tried again; writers are held off by the number of unflushed segments.
+//! F2  Runs are forgotten only after the tables with their changes are part of the tree. A reader sees the runs, or a
+//!     tree with the tables, or both; what they say is the same.
+//! F3  A failed flush keeps the log and is tried again; writers are held off by the number of unflushed segments.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
-use lsm_tree::AbstractTree;
+use lsm_tree::{AbstractTree, InternalValue, ValueType};
 
-use super::{Shared, held, wal};
+use super::codec::Change;
+use super::runs::changes;
+use super::{Shared, read, wal, write};
 use crate::metrics::{STORE_FLUSH_FAILURES, STORE_FLUSH_SECONDS, STORE_UNFLUSHED};
 
 /// Pause before a failed flush is tried again.
@@ -19,9 +22,9 @@ const FLUSH_RETRY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(3_600);
 
 impl Shared {
-    /// Seals the memtable; segments below `number` go once it is in tables.
+    /// Seals the runs of the segments below `number`; these go once they are in tables.
     pub(super) fn rotate(&self, number: u64, flush: &Sender<u64>) {
-        self.tree.rotate_memtable();
+        write(&self.memory).seal(number);
         let before = self.unflushed.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!(STORE_UNFLUSHED).set((before + 1) as f64);
         // The flusher ends only after the committer dropped its sender.
@@ -29,7 +32,7 @@ impl Shared {
     }
 
     /// Runs until the committer has ended.
-    pub(super) fn flush_loop(&self, flushes: &Receiver<u64>) {
+    pub(super) fn flush_loop(&self, flushes: &Receiver<u64>, compact: &SyncSender<()>) {
         let (mut below, mut waiting) = (None, 0);
         loop {
             let wait = if below.is_some() { FLUSH_RETRY } else { IDLE };
@@ -50,6 +53,9 @@ impl Shared {
                     let before = self.unflushed.fetch_sub(waiting, Ordering::Relaxed);
                     metrics::gauge!(STORE_UNFLUSHED).set(before.saturating_sub(waiting) as f64);
                     (below, waiting) = (None, 0);
+                    if compact.send(()).is_err() {
+                        return tracing::error!("the compactor is gone; nothing is flushed any more");
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%error, "flush failed; the log is kept and it is tried again");
@@ -60,16 +66,30 @@ impl Shared {
     }
 
     fn flush_below(&self, number: u64) -> Result<(), String> {
-        let _no_snapshot = held(&self.files); // B2
-        let watermark = {
-            let _no_readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
-            self.visible.load(Ordering::Acquire)
-        };
-        self.tree.flush(&self.tree.get_flush_lock(), watermark).map_err(|e| e.to_string())?;
-        wal::remove_below(&self.dir, number).map_err(|e| e.to_string())?;
-        if let Err(error) = self.tree.compact(Arc::new(lsm_tree::compaction::Leveled::default()), watermark) {
-            tracing::error!(%error, "compaction failed; reads stay correct and get slower");
+        let _no_snapshot = read(&self.files); // B2
+        let runs = read(&self.memory).below(number);
+        if !runs.is_empty() {
+            // One number for all: of each key there is one change, and it is newer than what the tree has of it.
+            let seqno = self.seqno.next();
+            let flushed = self.tree.flush_to_tables(changes(&runs).map(|change| Ok(item(change, seqno))));
+            let (tables, _) = flushed.map_err(|e| e.to_string())?.ok_or("a flush without tables")?;
+            let watermark = self.watermark();
+            self.tree.register_tables(&tables, None, None, &[], watermark).map_err(|e| e.to_string())?;
+            write(&self.memory).forget_below(number); // F2
         }
-        Ok(())
+        wal::remove_below(&self.dir, number).map_err(|e| e.to_string())
+    }
+
+    /// No reader works with less than this, now or later.
+    pub(super) fn watermark(&self) -> u64 {
+        let _no_readers = write(&self.readers);
+        self.seqno.get()
+    }
+}
+
+fn item(change: Change<'_>, seqno: u64) -> InternalValue {
+    match change.value {
+        Some(value) => InternalValue::from_components(change.key, value, seqno, ValueType::Value),
+        None => InternalValue::new_tombstone(change.key, seqno),
     }
 }

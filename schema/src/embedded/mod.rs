@@ -1,8 +1,8 @@
 //! The store of one node: our own log for durability (`wal`), an LSM tree without a journal as the index.
 //!
-//! E1  A batch enters the tree only after its frame is synced, and is answered only after it is visible.
-//! E2  Readers use our own `visible` counter. The tree raises its own when it installs tables, in the middle of a
-//!     batch; were readers to use that one, they would see half a batch.
+//! E1  A batch is visible only after its frame is synced, and is answered only after it is visible.
+//! E2  What is not in tables is in memory (`runs`). A reader takes the runs first and the number up to which it reads
+//!     the tree after them: runs that were forgotten before are in tables below that number.
 //! E3  A log segment goes away only after a flush wrote everything it holds into tables.
 //!
 //! Why our own log: acknowledged batches of five rows (1 KB) per second, each answered after its sync, as ratios to the
@@ -22,8 +22,12 @@
 
 mod codec;
 mod commit;
+mod compact;
 mod flush;
 mod probe;
+mod publish;
+mod runs;
+mod scan;
 mod snapshot;
 mod wal;
 
@@ -31,9 +35,9 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{channel, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -42,8 +46,10 @@ use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Guard, SequenceNumberCounte
 
 pub use self::probe::{Presence, free_bytes, probe};
 
-use self::codec::{decode, insert};
 use self::commit::{Job, Queue};
+use self::compact::STEPS_MAX;
+use self::publish::GROUPS_MAX;
+use self::runs::{Memory, Run};
 use self::wal::{Faults, Segment};
 use crate::kv::local::{Engine, Local};
 use crate::kv::{Direction, KvOp, KvStore, Pairs};
@@ -108,7 +114,7 @@ impl OpenError {
 /// The store of one node.
 pub type EmbeddedStore = KvStore<Local<EmbeddedEngine>>;
 
-/// Log, index and the two threads that feed them.
+/// Log, index and the threads that feed them.
 pub struct EmbeddedEngine {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -118,21 +124,31 @@ struct Shared {
     dir: PathBuf,
     tree: AnyTree,
     seqno: SequenceNumberCounter,
-    /// Reads see what is below (E2).
-    visible: AtomicU64,
+    /// What is visible and not in tables.
+    memory: RwLock<Memory>,
     /// Held shared by each read and exclusively while a flush picks its watermark: no reader is below it.
     readers: RwLock<()>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Steps of the committer that the publisher has not finished.
+    unpublished: AtomicU64,
     unflushed: AtomicU64,
     /// The segment that is written, and how much of it is answered for (see `snapshot`).
     position: Mutex<(u64, u64)>,
-    /// Held while files of the index and closed segments come and go, or are copied.
-    files: Mutex<()>,
+    /// Held shared while files of the index and closed segments come and go, and exclusively while they are copied.
+    files: RwLock<()>,
     segment_bytes: u64,
     faults: Arc<Faults>,
     /// Kept open for its lock; given up when the threads have ended.
     lock: Mutex<Option<File>>,
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -160,38 +176,44 @@ impl EmbeddedStore {
             .open()
             .map_err(index)?;
         seqno.set(tree.get_highest_persisted_seqno().map_or(1, |highest| highest + 1));
-        let (number, before) = wal::replay(&log, &mut |payload| match decode(payload) {
-            Some(ops) => {
-                insert(&tree, ops, seqno.next());
-                true
-            }
-            None => false,
+        let mut memory = Memory::default();
+        let (number, before) = wal::replay(&log, &mut |payload| {
+            let run = Run::of(payload.to_vec(), 0);
+            let whole = run.is_some();
+            run.into_iter().for_each(|run| memory.push(run));
+            memory.merge_due();
+            whole
         })?;
         let segment = Segment::create(&log, number + 1, before, &faults).map_err(io)?;
         let shared = Arc::new(Shared {
             dir: log,
-            visible: AtomicU64::new(seqno.get()),
+            memory: RwLock::new(memory),
             tree,
             seqno,
             readers: RwLock::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            unpublished: AtomicU64::new(0),
             unflushed: AtomicU64::new(0),
             position: Mutex::new((segment.number, segment.synced)),
-            files: Mutex::default(),
+            files: RwLock::default(),
             segment_bytes: options.segment_bytes,
             faults,
             lock: Mutex::new(Some(lock)),
         });
         let (flush, flushes) = channel();
+        let (publish, steps) = sync_channel(GROUPS_MAX);
         shared.rotate(segment.number, &flush);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io)
         };
-        let (committer, flusher) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (compact, compactions) = sync_channel(STEPS_MAX);
+        let [committer, publisher, flusher, compactor] = [(); 4].map(|()| Arc::clone(&shared));
         let threads = vec![
-            spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes)))?,
-            spawn("store-commit", Box::new(move || committer.commit_loop(segment, &flush)))?,
+            spawn("store-compact", Box::new(move || compactor.compact_loop(&compactions)))?,
+            spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes, &compact)))?,
+            spawn("store-publish", Box::new(move || publisher.publish_loop(&steps, &flush)))?,
+            spawn("store-commit", Box::new(move || committer.commit_loop(segment, &publish)))?,
         ];
         Ok(Self::over(Local::over(EmbeddedEngine { shared, threads: Mutex::new(threads) })))
     }
@@ -209,7 +231,7 @@ fn read_error(error: lsm_tree::Error) -> StoreError {
 }
 
 impl EmbeddedEngine {
-    /// Ends both threads after the queue is empty, then gives up the lock.
+    /// Ends the threads after the queue is empty, each before the one that it feeds, then gives up the lock.
     fn stop(shared: &Shared, threads: Vec<JoinHandle<()>>) -> Result<(), StoreError> {
         held(&shared.queue).closed = true;
         shared.wake.notify_all();
@@ -236,26 +258,33 @@ impl Drop for EmbeddedEngine {
 #[async_trait]
 impl Engine for EmbeddedEngine {
     fn apply(&self, batches: Vec<Vec<KvOp>>, done: Done) {
-        self.shared.enqueue(Job::new(batches, done));
+        self.shared.enqueue(Job::new(&batches, done));
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let _reading = self.shared.readers.read().unwrap_or_else(PoisonError::into_inner);
-        let seqno = self.shared.visible.load(Ordering::Acquire);
+        let _reading = read(&self.shared.readers);
+        let seqno = {
+            let memory = read(&self.shared.memory);
+            if let Some(change) = memory.find(key) {
+                return Ok(change.value.map(<[u8]>::to_vec));
+            }
+            self.shared.seqno.get() // E2
+        };
         Ok(self.shared.tree.get(key, seqno).map_err(read_error)?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], through: &[u8], limit: usize, direction: Direction) -> Result<Pairs, StoreError> {
-        let _reading = self.shared.readers.read().unwrap_or_else(PoisonError::into_inner);
-        let seqno = self.shared.visible.load(Ordering::Acquire);
-        let range = (Bound::Included(from), Bound::Included(through));
-        let range = self.shared.tree.range::<&[u8], _>(range, seqno, None);
-        let pair = |item: lsm_tree::IterGuardImpl| {
-            item.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(read_error)
+        let _reading = read(&self.shared.readers);
+        let (parts, seqno) = {
+            let memory = read(&self.shared.memory);
+            (memory.between(from, through), self.shared.seqno.get()) // E2
         };
+        let range = (Bound::Included(from), Bound::Included(through));
+        let tables = self.shared.tree.range::<&[u8], _>(range, seqno, None);
+        let pair = |item: lsm_tree::IterGuardImpl| item.into_inner().map_err(read_error);
         match direction {
-            Direction::Up => range.take(limit).map(pair).collect(),
-            Direction::Down => range.rev().take(limit).map(pair).collect(),
+            Direction::Up => scan::pairs(parts, tables.map(pair), limit, direction),
+            Direction::Down => scan::pairs(parts, tables.rev().map(pair), limit, direction),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A copy of the directory of a store that goes on serving: every batch answered before it began, and no half of any.
 //!
 //! B1  `position` is how far the log is durable; it moves before a batch is answered.
-//! B2  While files are collected the flusher waits, so no table, version or closed segment that counts comes or goes.
-//!     Writers go on: they only make the log longer.
+//! B2  While files are collected flusher and compactor wait, so no table, version or closed segment that counts comes or
+//!     goes. Writers go on: they only make the log longer.
 //! B3  What never changes again is linked, not copied: collecting takes milliseconds, whatever the size of the store. The
 //!     segment that is written is copied up to `position`, so the copy ends with a whole frame.
 //! B4  The copy appears under its name when it is complete and synced, or not at all.
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use super::{EmbeddedStore, Shared, held, wal};
+use super::{EmbeddedStore, Shared, held, wal, write};
 
 impl EmbeddedStore {
     /// Puts a copy of the store into `to`, which must not exist. On the file system of the store it costs one segment
@@ -41,7 +41,7 @@ impl Shared {
     fn collect(&self, to: &Path) -> io::Result<()> {
         let log = to.join("log");
         {
-            let _no_flush = held(&self.files); // B2
+            let _no_changes = write(&self.files); // B2
             let (number, end) = *held(&self.position);
             let index = self.dir.with_file_name("index");
             link_all(&index, &to.join("index"))?;
@@ -55,8 +55,8 @@ impl Shared {
     }
 }
 
-/// Links every file below `from`. One that is gone was not part of the present version: only the flusher, which waits,
-/// makes or ends what is, and a reader may still let an older one go.
+/// Links every file below `from`. One that is gone was not part of the present version: only the flusher and the
+/// compactor, which wait, make or end what is, and a reader may still let an older one go.
 fn link_all(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {

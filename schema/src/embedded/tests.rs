@@ -1,5 +1,7 @@
 //! Faults, torn tails, rotation and reopening, on real files.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 fn put(store: &EmbeddedStore, key: u8, len: usize) -> Result<(), StoreError> {

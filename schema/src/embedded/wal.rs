@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::OpenError;
+use super::runs::Run;
 
 const MAGIC: &[u8; 8] = b"ACLOG\0\0\x01";
 const HEADER: u64 = 24;
@@ -37,6 +38,42 @@ pub(super) enum AppendError {
     NotWritten(io::Error),
     /// Only the disk knows; it is cut off by the next segment.
     Unknown(io::Error),
+}
+
+/// A frame on its way into the log: its header, filled in when its place is known, and a payload.
+pub(super) struct Frame(Vec<u8>);
+
+impl Frame {
+    /// A frame with room for a payload.
+    pub(super) fn with_capacity(payload: usize) -> Self {
+        let mut bytes = Vec::with_capacity(FRAME_HEADER + payload);
+        bytes.resize(FRAME_HEADER, 0);
+        Self(bytes)
+    }
+
+    /// Adds to the payload.
+    pub(super) fn extend(&mut self, payload: &[u8]) {
+        self.0.extend_from_slice(payload);
+    }
+
+    /// What it carries.
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.0[FRAME_HEADER..]
+    }
+
+    /// The changes it carries, for readers.
+    pub(super) fn into_run(self) -> Option<Run> {
+        Run::of(self.0, FRAME_HEADER)
+    }
+
+    /// Its bytes at one place of the log (L3).
+    fn seal(&mut self, number: u64, offset: u64) -> &[u8] {
+        let length = (self.payload().len() as u32).to_le_bytes();
+        let sum = xxh3_64_with_seed(self.payload(), seed(number, offset)).to_le_bytes();
+        self.0[..4].copy_from_slice(&length);
+        self.0[4..FRAME_HEADER].copy_from_slice(&sum);
+        &self.0
+    }
 }
 
 /// The segment that is being written.
@@ -79,12 +116,9 @@ impl Segment {
     }
 
     /// Appends one frame and syncs it.
-    pub(super) fn append(&mut self, payload: &[u8], faults: &Faults) -> Result<(), AppendError> {
-        let mut bytes = Vec::with_capacity(payload.len() + FRAME_HEADER);
-        bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&xxh3_64_with_seed(payload, seed(self.number, self.synced)).to_le_bytes());
-        bytes.extend_from_slice(payload);
-        if let Err(error) = self.write(&bytes, faults) {
+    pub(super) fn append(&mut self, frame: &mut Frame, faults: &Faults) -> Result<(), AppendError> {
+        let bytes = frame.seal(self.number, self.synced);
+        if let Err(error) = self.write(bytes, faults) {
             let cut = self.file.set_len(self.synced).and_then(|()| self.file.sync_data());
             self.abandoned = cut.is_err();
             return Err(if self.abandoned { AppendError::Unknown(error) } else { AppendError::NotWritten(error) });

@@ -17,6 +17,9 @@ use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, OwnerId, Po
 use crate::rows::{AgentStatus, EVENTS_KEPT, EmailRow, EventRow, InboxRow, MessageType};
 use crate::store::{StoreError, Write};
 
+/// Room for a row that is being encoded: with its text, a message of usual length fits without growing.
+const ROW_BYTES: usize = 512;
+
 /// Longest key that an engine is given. Clients' texts are bounded far below; the index cannot take more than 64 KiB.
 pub(crate) const KEY_MAX: usize = 8 * 1024;
 
@@ -138,7 +141,9 @@ pub enum KvOp {
 impl KvOp {
     /// A put of `row` under `key`.
     pub(crate) fn put(key: Vec<u8>, row: &impl Serialize) -> Result<Self, StoreError> {
-        let value = rmp_serde::to_vec(row).map_err(|e| StoreError::Corrupt(format!("row does not encode: {e}")))?;
+        let mut value = Vec::with_capacity(ROW_BYTES);
+        rmp_serde::encode::write(&mut value, row)
+            .map_err(|e| StoreError::Corrupt(format!("row does not encode: {e}")))?;
         Ok(Self::Put(key, value))
     }
 
