@@ -2,13 +2,15 @@
 //!
 //! C1  One frame and one sync per group: many small batches share what costs most.
 //! C2  A batch is answered once, whatever happens to it or to a thread that has it: what is dropped answers `Timeout`.
+//! C3  While flushes or compactions fall behind, writers are slowed, more and more, before they are refused: what holds
+//!     up the threads that have to catch up is, most of all, the writers' share of the processors.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SendError, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::codec::{encode, encoded_len};
 use super::publish::Step;
@@ -26,6 +28,17 @@ const QUEUE_BYTES_MAX: usize = 128 << 20;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Most jobs of a group that the committer publishes itself.
 const OWN_JOBS_MAX: usize = 8;
+/// Closed segments that may wait before writers are slowed (C3): one is flushed, one has just been closed.
+const UNFLUSHED_EASY: u64 = 2;
+/// Flushes that may wait for their compaction before writers are slowed (C3).
+const UNMERGED_EASY: u64 = 6;
+/// How long the committer rests for what it has written, doubled for each step that others are behind: first the log
+/// takes 128 MB/s, then half of that.
+const REST_PER_KIB: Duration = Duration::from_micros(4);
+/// Most times that it is doubled: the log takes 4 MB/s.
+const REST_DOUBLINGS_MAX: u64 = 6;
+/// Longest rest.
+const REST_MAX: Duration = Duration::from_millis(100);
 /// Closed segments that may wait for a flush before writes are refused: they are in memory too.
 const UNFLUSHED_MAX: u64 = 6;
 
@@ -168,6 +181,7 @@ impl Shared {
                 let _ = self.hand_over(Step::Failed(answers, unavailable(error)), publish); // C2
                 continue;
             }
+            let bytes = frame.payload().len();
             match self.append(&mut segment, frame, answers) {
                 Step::Durable(frame, answers) if self.may_publish(&answers) => self.publish(frame, answers),
                 step => {
@@ -176,6 +190,17 @@ impl Shared {
                     }
                 }
             }
+            self.rest(bytes);
+        }
+    }
+
+    /// Leaves time to those who are behind (C3).
+    fn rest(&self, bytes: usize) {
+        let segments = self.unflushed.load(Ordering::Relaxed).saturating_sub(UNFLUSHED_EASY);
+        let behind = segments + self.unmerged.load(Ordering::Relaxed).saturating_sub(UNMERGED_EASY).div_ceil(2);
+        if behind > 0 && !held(&self.queue).closed {
+            let rest = REST_PER_KIB * (bytes.div_ceil(1024) as u32) * (1 << behind.min(REST_DOUBLINGS_MAX));
+            std::thread::sleep(rest.min(REST_MAX));
         }
     }
 

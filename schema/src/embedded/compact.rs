@@ -1,10 +1,11 @@
 //! The compactor: one thread that merges tables, so that a read looks at few of them. Flushes go on meanwhile.
 //!
 //! M1  Each flush asks for one step. Only so many of them wait; then flushes do, then closed segments, and then writers
-//!     are refused: tables never become more than a read can look at.
+//!     are refused: tables never become more than a read can look at. Long before, writers are slowed (C3).
 //! M2  A store that closes does not begin another step: what is not merged costs nothing but time, after the next start.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
 use lsm_tree::AbstractTree;
@@ -22,6 +23,7 @@ impl Shared {
             if !held(&self.queue).closed {
                 self.compact();
             }
+            self.unmerged.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -53,6 +53,7 @@ impl Shared {
                     let before = self.unflushed.fetch_sub(waiting, Ordering::Relaxed);
                     metrics::gauge!(STORE_UNFLUSHED).set(before.saturating_sub(waiting) as f64);
                     (below, waiting) = (None, 0);
+                    self.unmerged.fetch_add(1, Ordering::Relaxed);
                     if compact.send(()).is_err() {
                         return tracing::error!("the compactor is gone; nothing is flushed any more");
                     }

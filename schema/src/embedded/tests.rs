@@ -161,6 +161,34 @@ fn the_last_change_of_a_row_wins_after_a_restart() {
     check(&small(dir.path()));
 }
 
+/// The format, byte by byte: what was written before must open for ever.
+#[test]
+fn a_log_in_the_written_format_opens() {
+    let dir = tempfile::tempdir().expect("dir");
+    std::fs::create_dir_all(dir.path().join("log")).expect("log");
+    let mut file = b"ACLOG\0\0\x01\0\0\0\0\0\0\0\0".to_vec();
+    file.extend(xxhash_rust::xxh3::xxh3_64(&file).to_le_bytes());
+    let put = b"\x01\x02\0\0\0\x03\0\0\0ab123".as_slice();
+    let remove = b"\0\x02\0\0\0\0\0\0\0cd".as_slice();
+    for payload in [put, &[b"\x01\x02\0\0\0\x01\0\0\0cd4", remove].concat()] {
+        let seed = 1 << 32 ^ file.len() as u64;
+        file.extend((payload.len() as u32).to_le_bytes());
+        file.extend(xxhash_rust::xxh3::xxh3_64_with_seed(payload, seed).to_le_bytes());
+        file.extend(payload);
+    }
+    std::fs::write(dir.path().join("log/0000000000000001.log"), file).expect("written");
+    let store = open(dir.path()).expect("opens");
+    let get = |key: &[u8]| store.backend.engine.get(key).expect("reads");
+    assert_eq!([get(b"ab"), get(b"cd")], [Some(b"123".to_vec()), None]);
+}
+
+#[test]
+fn what_is_dropped_is_answered() {
+    let (tx, rx) = channel();
+    drop(Job::new(&[Vec::new(), Vec::new()], Box::new(move |outcomes| drop(tx.send(outcomes)))));
+    assert_eq!(rx.recv(), Ok(vec![Err(StoreError::Timeout), Err(StoreError::Timeout)]), "C2");
+}
+
 #[test]
 fn a_missing_segment_is_corruption() {
     let dir = tempfile::tempdir().expect("dir");
