@@ -125,7 +125,10 @@ pub async fn backup(config: &Config, dir: &Path) -> Result<Size, BackupError> {
         return Err(BackupError::Exists(dir.to_owned()));
     }
     let taken_at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let partial = dir.with_extension("partial");
+    // Beside it under its whole name: of `host.a` and `host.b` neither may take the other's for its own.
+    let mut partial = dir.file_name().unwrap_or_default().to_owned();
+    partial.push(".partial");
+    let partial = dir.with_file_name(partial);
     if partial.exists() {
         std::fs::remove_dir_all(&partial).map_err(at(&partial))?; // of an attempt that died
     }

@@ -327,6 +327,8 @@ impl World {
         let limit = self.rng.random_range(1..20);
         let rows = self.store.inbox(self.ids[agent], Pos(0), through, limit).await.expect("reads");
         let available = self.store.inbox(self.ids[agent], Pos(0), through, PAGE_MAX).await.expect("reads").len();
+        let floor = self.store.inbox_head(self.ids[agent]).await.expect("reads").floor;
+        assert!(rows.first().is_none_or(|row| row.pos > floor), "{agent}: a delivery waits below the floor {floor:?}");
         assert_eq!(rows.len(), limit.min(available), "S8: a short page");
         let served = &mut self.served[agent];
         let highest = served.keys().next_back().copied().unwrap_or_default();

@@ -372,6 +372,8 @@ pub struct ConversationView {
 /// What an agent may read of its inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxView {
+    /// Nothing waits at or below.
+    pub from: Pos,
     /// Every position at or below is durable or will never exist.
     pub through: Pos,
     /// Deliveries waiting.

@@ -350,7 +350,7 @@ impl Domain {
         match view {
             Ok(view) => {
                 // Without a way before, or with another one now, the registrar does it again.
-                self.node.sessions.registered(session, known.unwrap_or(Known::default()));
+                let _ = self.node.sessions.registered(session, known.unwrap_or(Known::default())); // else it ends
                 self.node.routes.touch_if(known != self.node.present(shard));
                 Ok((session, frames, view))
             }

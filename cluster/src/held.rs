@@ -1,32 +1,41 @@
 //! What this node holds at this moment: its lease, and the epochs of its shards. Read before anything is acknowledged.
 //!
 //! E1  A shard is held under one epoch at a time, and only while the lease has not ended by this process's own clock,
-//!     which counts what passes while the process is stopped.
+//!     which counts what passes while the process is stopped or the machine sleeps.
 //! E2  An epoch that was found to have ended stays so, also if the lease is renewed after all: a write of it was refused
 //!     and may stand half done in the log, and only a new epoch settles that.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
+use rustix::time::{ClockId, clock_gettime};
 use schema::cql::Guard;
 use schema::store::Fence;
 
 use crate::shard::ShardId;
 
-/// A clock that nobody can set, and that goes on while the process is stopped.
+/// A clock that nobody can set, and that goes on while the process is stopped or the machine sleeps.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Milliseconds since a moment of its choice.
     fn now_ms(&self) -> u64;
 }
 
-/// The machine's, since it was first looked at.
-#[derive(Debug)]
-struct Monotonic(Instant);
+/// Counts while the machine sleeps. The one behind `Instant` stands still then, and a lease would last longer here than
+/// for those who watch it.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
 
-impl Clock for Monotonic {
+/// The machine's, since it was started.
+#[derive(Debug)]
+struct SinceBoot;
+
+impl Clock for SinceBoot {
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let now = clock_gettime(CLOCK);
+        let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+        seconds.unwrap_or(u64::MAX).saturating_mul(1_000).saturating_add(nanos.unwrap_or(0) / 1_000_000)
     }
 }
 
@@ -43,7 +52,7 @@ pub struct Held {
 impl Held {
     /// Holds nothing, of `shards` shards.
     pub fn nothing(shards: u32) -> Self {
-        Self::timed(shards, Box::new(Monotonic(Instant::now())))
+        Self::timed(shards, Box::new(SinceBoot))
     }
 
     /// The same, by another clock than the machine's.

@@ -44,7 +44,8 @@ async fn sound() -> MemoryStore {
     let store = MemoryStore::new();
     let row = AgentRow::new(agent(1), "one", "a@b.c", KeyHash([1; 32]), Timestamp(1));
     store.create_agent(row, None, None).await.expect("fresh");
-    let mut writes = vec![head(3), Write::InboxHead(agent(2), InboxHeadRow { last_pos: Pos(3), backlog: 3 })];
+    let mut writes =
+        vec![head(3), Write::InboxHead(agent(2), InboxHeadRow { last_pos: Pos(3), backlog: 3, floor: Pos(0) })];
     for seq in 1..=3 {
         writes.push(Write::Message(message(seq)));
         writes.push(Write::Inbox(agent(2), InboxRow { pos: Pos(seq), message: message(seq) }));
@@ -81,4 +82,7 @@ async fn what_does_not_agree_is_named() {
         matches!(backlog.as_slice(), [one] if one.contains("counts 3 waiting deliveries and has 2")),
         "{backlog:?}"
     );
+    let floor = InboxHeadRow { last_pos: Pos(3), backlog: 3, floor: Pos(2) };
+    let hidden = check(vec![Write::InboxHead(agent(2), floor)]).await;
+    assert!(matches!(hidden.as_slice(), [one] if one.contains("has 2 deliveries below the floor")), "{hidden:?}");
 }

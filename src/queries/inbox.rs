@@ -18,6 +18,7 @@ pub async fn page(
     limit: usize,
 ) -> Result<Vec<InboxRow>, StoreError> {
     let mut rows = Vec::new();
+    after = after.max(view.from);
     while rows.len() < limit && after < view.through {
         let wanted = if only.is_some() { PAGE_MAX } else { limit - rows.len() };
         let page = store.inbox(agent, after, view.through, wanted).await?;

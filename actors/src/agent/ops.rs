@@ -3,6 +3,7 @@
 //! O1  An operation reads, decides and writes; the next one starts after those writes are durable, so it reads what
 //!     the one before left (A4). Acks that wait together are one operation.
 //! O2  A receipt leaves `Stored` exactly once: then its inbox row goes and the backlog shrinks by one.
+//! O3  The floor of the inbox rises with what is settled, in the same batch or a later one: no row is ever below it.
 
 use std::collections::VecDeque;
 
@@ -124,10 +125,12 @@ impl Agent {
         let unread = |conversation, from, through| Read::Unread(agent, UnreadRange { conversation, from, through });
         match op {
             Op::Ack(messages) => Read::Receipts(agent, messages.clone()),
-            Op::AckThrough { through, .. } => Read::Inbox(agent, Pos(0), *through, ACK_PAGE),
+            Op::AckThrough { through, .. } => Read::Inbox(agent, self.head.floor, *through, ACK_PAGE),
             Op::MarkRead(_, message) | Op::Hide(_, message) => unread(message.conversation, message.seq, message.seq),
             Op::ReadThrough(conversation, through) => unread(*conversation, Seq(0), *through),
-            Op::Expire(..) => Read::Inbox(agent, Pos(0), self.head.last_pos, self.limits.backlog_max as usize + 1),
+            Op::Expire(..) => {
+                Read::Inbox(agent, self.head.floor, self.head.last_pos, self.limits.backlog_max as usize + 1)
+            }
             // An empty range: only the view is wanted.
             Op::HideAll(_, conversation) | Op::Open(_, conversation) => unread(*conversation, Seq(1), Seq(0)),
         }
@@ -199,10 +202,8 @@ impl Agent {
         if receipt.state == DeliveryState::Stored
             && let Some(pos) = receipt.pos
         {
-            self.head.backlog = self.head.backlog.saturating_sub(1);
-            self.writer.write(Write::InboxRemove(self.row.id, pos));
+            self.settle(pos);
             self.writer.write(Write::InboxHead(self.row.id, self.head));
-            self.writer.then(After::Settled(pos));
         }
         receipt.state = state;
         receipt.delivered_at.get_or_insert(now);
@@ -211,6 +212,19 @@ impl Agent {
         }
         self.writer.write(Write::Receipt(self.row.id, message.conversation, message.seq, receipt));
         receipt
+    }
+
+    /// A delivery leaves the inbox (O2, O3). The caller writes the head.
+    fn settle(&mut self, pos: Pos) {
+        let head = &mut self.head;
+        head.backlog = head.backlog.saturating_sub(1);
+        if head.backlog == 0 {
+            head.floor = head.last_pos;
+        } else if pos == head.floor.next() {
+            head.floor = pos;
+        }
+        self.writer.write(Write::InboxRemove(self.row.id, pos));
+        self.writer.then(After::Settled(pos));
     }
 
     fn ack(&mut self, now: Timestamp, receipts: Vec<(MessageId, ReceiptRow)>) {
@@ -231,10 +245,8 @@ impl Agent {
         });
         for row in waiting {
             let receipt = ReceiptRow { pos: Some(row.pos), state: DeliveryState::Delivered, ..ReceiptRow::default() };
-            self.head.backlog = self.head.backlog.saturating_sub(1);
-            self.writer.write(Write::InboxRemove(self.row.id, row.pos));
+            self.settle(row.pos);
             self.writer.write(Write::Receipt(self.row.id, conversation, row.message.seq, receipt));
-            self.writer.then(After::Settled(row.pos));
         }
         self.writer.write(Write::InboxHead(self.row.id, self.head));
     }
@@ -242,6 +254,9 @@ impl Agent {
     fn ack_page(&mut self, now: Timestamp, port: Port, (through, acked): (Pos, u32), rows: Vec<InboxRow>) -> Op {
         let acked = acked + rows.len() as u32;
         let last_page = rows.len() < ACK_PAGE;
+        // O3: all that waited up to there goes now, with the same head. What is not released was not read.
+        let settled = if last_page { Some(through.min(self.released)) } else { rows.last().map(|row| row.pos) };
+        self.head.floor = self.head.floor.max(settled.unwrap_or_default());
         for row in rows {
             let id = MessageId { conversation: row.message.conversation, seq: row.message.seq };
             let receipt = ReceiptRow { pos: Some(row.pos), ..ReceiptRow::default() };

@@ -40,7 +40,8 @@ impl Agent {
             AgentRequest::Unblock(handle) => self.unblock(port, &handle, fx),
             AgentRequest::Inbox => {
                 let held = self.row.paused == Pause::Full;
-                let view = InboxView { through: self.released, backlog: self.head.backlog, held };
+                let view =
+                    InboxView { from: self.head.floor, through: self.released, backlog: self.head.backlog, held };
                 fx.answer(port, Ok(Reply::Inbox(view)));
             }
             AgentRequest::AckThrough(pos) => {
@@ -124,7 +125,7 @@ impl Agent {
             fx.pushes.push((session, ToSession::Close(CloseReason::TooManySockets)));
         } else if usable.is_ok() {
             self.sessions.reserve_exact(1); // most agents have one socket
-            self.sessions.push(Session::new(session, mode));
+            self.sessions.push(Session::new(session, mode, self.head.floor));
             if self.sessions.len() == 1 && !again {
                 self.came(now, &before, fx);
                 self.expire_mutes(now, fx);

@@ -49,12 +49,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A fresh socket: lags behind everything stored.
-    pub(super) fn new(id: SessionId, mode: AckMode) -> Self {
+    /// A fresh socket: lags behind everything stored, which begins after `floor`.
+    pub(super) fn new(id: SessionId, mode: AckMode, floor: Pos) -> Self {
         Self {
             id,
             mode,
-            cursor: Pos(0),
+            cursor: floor,
             lagging: true,
             reading: false,
             unwritten: 0,

@@ -3,10 +3,10 @@
 use cluster::routes::NodeId;
 use std::sync::Arc;
 
-use schema::ids::{AgentId, ConversationId, Key, KeyHash, OwnerId, Pos, Seq, WebhookId};
+use schema::ids::{AgentId, ConversationId, Key, KeyHash, MessageId, OwnerId, Pos, Seq, WebhookId};
 use schema::rows::{
-    AgentRow, AgentStatus, ContactRow, EventAction, HookKind, InboxRow, MessageRow, MessageType, MuteTarget, Pause,
-    PresenceStatus, RevokedReason, Timestamp, WebhookRow,
+    AgentRow, AgentStatus, ContactRow, DeliveryState, EventAction, HookKind, InboxRow, MessageRow, MessageType,
+    MuteTarget, Pause, PresenceStatus, ReceiptRow, RevokedReason, Timestamp, WebhookRow,
 };
 use schema::store::Write;
 
@@ -447,4 +447,37 @@ fn a_page_that_was_asked_for_before_a_full_pause_waits_for_its_end() {
     assert!(matches!(rig.reads[..], [Read::InboxFor(..)]), "it is read again");
     rig.on(AgentEvent::Found(page()));
     assert!(matches!(rig.pushes[..], [ToSession::Message { pos: Some(Pos(1)), .. }]));
+}
+
+/// Acks one message, as a socket does; its receipt is found as delivery wrote it.
+fn ack(rig: &mut Rig, seq: u64) {
+    let message = MessageId { conversation: message(seq).conversation, seq: Seq(seq) };
+    let receipt = ReceiptRow { pos: Some(Pos(seq)), state: DeliveryState::Stored, ..ReceiptRow::default() };
+    rig.on(AgentEvent::Ack(message));
+    rig.on(AgentEvent::Found(Found::Receipts(vec![(message, receipt)])));
+}
+
+#[test]
+fn reads_of_the_inbox_begin_behind_what_was_acked() {
+    let mut rig = Rig::new();
+    let floor = |rig: &Rig| rig.agent.head.floor.0;
+    (1..=4).for_each(|seq| deliver(&mut rig, seq));
+    ack(&mut rig, 2);
+    assert_eq!(floor(&rig), 0, "1 waits");
+    ack(&mut rig, 1);
+    assert_eq!(floor(&rig), 1, "what follows is found by a look");
+    rig.reads.clear();
+    let through = AgentRequest::AckThrough(Pos(3));
+    rig.on(AgentEvent::Request(Port { node: NodeId::default(), number: 1 }, through));
+    let Some(Read::Inbox(_, after, ..)) = rig.reads.pop() else { panic!("a page is read") };
+    assert_eq!(after, Pos(1));
+    rig.on(AgentEvent::Found(Found::Inbox(vec![InboxRow { pos: Pos(3), message: message(3) }])));
+    assert_eq!((floor(&rig), rig.agent.head.backlog), (3, 1));
+    ack(&mut rig, 4);
+    assert_eq!((floor(&rig), rig.agent.head.backlog), (4, 0));
+    deliver(&mut rig, 5);
+    rig.reads.clear();
+    rig.attach(1);
+    let from_floor = |read: &Read| matches!(read, Read::InboxFor(_, _, Pos(4), ..));
+    assert!(rig.reads.iter().any(from_floor), "{:?}", rig.reads);
 }

@@ -9,7 +9,7 @@ use futures_util::stream;
 use super::Node;
 use super::sessions::{Holder, Known, Registration};
 use crate::agent::events::{AgentEvent, AgentRequest};
-use crate::api::{CloseReason, Refusal};
+use crate::api::{CloseReason, Refusal, SessionId};
 use crate::effects::Event;
 use crate::owner::events::{OwnerEvent, OwnerRequest};
 
@@ -51,9 +51,21 @@ async fn register(node: &Node, socket: Registration, known: Known) {
     };
     match node.ask(&open, event).await {
         // Should the owner have changed meanwhile, then what is noted here differs from it, and it is done again.
-        Ok(_) => node.sessions.registered(session, known),
+        Ok(_) => {
+            if !node.sessions.registered(session, known) {
+                node.tell(gone(socket.holder, session)); // it closed meanwhile, and that was told to an owner before this one
+            }
+        }
         Err(Refusal::Unauthorized) => node.sessions.end(session, CloseReason::KeyRevoked),
         Err(Refusal::Suspended) => node.sessions.end(session, CloseReason::Suspended),
         Err(refusal) => tracing::debug!(%refusal, "a socket could not be registered yet"),
+    }
+}
+
+/// What an owner is told of a socket that is gone.
+fn gone(holder: Holder, session: SessionId) -> Event {
+    match holder {
+        Holder::Agent(who, _) => Event::Agent(who.agent, AgentEvent::Detach(session)),
+        Holder::Owner(owner, _) => Event::Owner(owner, OwnerEvent::Detach(session)),
     }
 }

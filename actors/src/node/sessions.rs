@@ -113,11 +113,12 @@ impl Sessions {
         Some(*session)
     }
 
-    /// An owner knows a socket now.
-    pub fn registered(&self, session: SessionId, known: Known) {
-        if let Some(seat) = self.seats().get_mut(&session.number) {
-            seat.known = Some(known);
-        }
+    /// An owner knows a socket now. `false`: it is gone, and the owner has to learn that.
+    #[must_use]
+    pub fn registered(&self, session: SessionId, known: Known) -> bool {
+        let mut seats = self.seats();
+        let seat = seats.get_mut(&session.number);
+        seat.map(|seat| seat.known = Some(known)).is_some()
     }
 
     /// Sockets that the present owner of their agent does not know (Q3). `present` says how it would.

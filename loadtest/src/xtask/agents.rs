@@ -255,7 +255,8 @@ impl World {
         }
         let id = message["id"].as_str()?;
         if message["type"] == "text" {
-            self.history.saw(n, message["conversation_id"].as_str()?, message["seq"].as_u64()?, id);
+            let key = message["client_msg_id"].as_str().unwrap_or_default();
+            self.history.saw(n, message["conversation_id"].as_str()?, message["seq"].as_u64()?, key);
         }
         Some(json!({"type": "ack", "message_id": id}).to_string())
     }
@@ -281,7 +282,8 @@ impl World {
             }
             if row["type"] == "text" {
                 let text = |name: &str| row[name].as_str().unwrap_or_default();
-                self.history.saw(n, text("conversation_id"), row["seq"].as_u64().unwrap_or(0), text("id"));
+                let seq = row["seq"].as_u64().unwrap_or(0);
+                self.history.saw(n, text("conversation_id"), seq, text("client_msg_id"));
             }
         }
         if let Some(last) = rows.last() {

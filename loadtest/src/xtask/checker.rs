@@ -101,7 +101,8 @@ fn judge(
         // Both of a direct conversation, whoever was heard of it, and all of a group.
         for agent in members {
             let theirs = log.iter().filter(|row| row["type"] == "text" && row["sender"] != handles[*agent].as_str());
-            let expected: Vec<u64> = theirs.filter_map(|row| row["seq"].as_u64()).collect();
+            let place = |row: &Value| Some(Seen { seq: row["seq"].as_u64()?, key: text(row, "client_msg_id") });
+            let expected: Vec<Seen> = theirs.filter_map(place).collect();
             let seen = records.seen.get(&(*agent, conversation.clone())).map_or(&[][..], Vec::as_slice);
             checked.deliveries += expected.len();
             if let Some(what) = compare(&expected, seen) {
@@ -112,10 +113,18 @@ fn judge(
     (wrong, checked)
 }
 
-/// First arrivals have to be the log of the others, in order and without gaps.
-fn compare(expected: &[u64], seen: &[Seen]) -> Option<String> {
-    let mut known = HashSet::new();
-    let first: Vec<u64> = seen.iter().map(|seen| seen.seq).filter(|seq| known.insert(*seq)).collect();
+/// First arrivals have to be the log of the others, in order and without gaps; repeats have to be what came first. A
+/// place alone says little: two owners could give it to different messages.
+fn compare(expected: &[Seen], seen: &[Seen]) -> Option<String> {
+    let mut known: HashMap<u64, &str> = HashMap::new();
+    let mut first = Vec::new();
+    for arrival in seen {
+        match known.insert(arrival.seq, &arrival.key) {
+            None => first.push(arrival.clone()),
+            Some(before) if before == arrival.key => {}
+            Some(before) => return Some(format!("seq {} was {before} and then {}", arrival.seq, arrival.key)),
+        }
+    }
     if first == expected {
         return None;
     }
@@ -136,17 +145,26 @@ mod tests {
     use super::*;
     use crate::history::Sent;
 
+    /// Messages by the places that they have in the logs of these tests.
     fn seen(seqs: &[u64]) -> Vec<Seen> {
-        seqs.iter().map(|seq| Seen { seq: *seq, id: String::new() }).collect()
+        seqs.iter().map(|seq| Seen { seq: *seq, key: if *seq == 1 { "x" } else { "y" }.into() }).collect()
     }
 
     #[test]
     fn repeats_are_fine_and_gaps_and_swaps_are_not() {
-        assert_eq!(compare(&[1, 3, 4], &seen(&[1, 3, 1, 3, 4])), None);
-        assert!(compare(&[1, 3, 4], &seen(&[1, 4, 3])).is_some(), "swapped");
-        assert!(compare(&[1, 3, 4], &seen(&[1, 4])).is_some(), "a gap");
-        assert!(compare(&[1, 3, 4], &seen(&[1, 3])).is_some(), "incomplete");
-        assert!(compare(&[1], &seen(&[1, 2])).is_some(), "from nowhere");
+        let compare = |expected: &[u64], arrived: &[u64]| compare(&seen(expected), &seen(arrived));
+        assert_eq!(compare(&[1, 3, 4], &[1, 3, 1, 3, 4]), None);
+        assert!(compare(&[1, 3, 4], &[1, 4, 3]).is_some(), "swapped");
+        assert!(compare(&[1, 3, 4], &[1, 4]).is_some(), "a gap");
+        assert!(compare(&[1, 3, 4], &[1, 3]).is_some(), "incomplete");
+        assert!(compare(&[1], &[1, 2]).is_some(), "from nowhere");
+    }
+
+    #[test]
+    fn a_place_with_another_message_is_wrong() {
+        let other = |seq| Seen { seq, key: "other".into() };
+        assert!(compare(&seen(&[1]), &[other(1)]).is_some(), "the log has another");
+        assert!(compare(&seen(&[1]), &[seen(&[1]).remove(0), other(1)]).is_some(), "a repeat that is none");
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub struct Sent {
 pub struct Seen {
     /// Its place.
     pub seq: u64,
-    /// Its name.
-    pub id: String,
+    /// What its sender called it.
+    pub key: String,
 }
 
 /// Everything.
@@ -89,11 +89,11 @@ impl History {
     }
 
     /// A message arrived.
-    pub fn saw(&self, agent: usize, conversation: &str, seq: u64, id: &str) {
+    pub fn saw(&self, agent: usize, conversation: &str, seq: u64, key: &str) {
         let mut records = self.records();
         records.arrivals += 1;
         let seen = records.seen.entry((agent, conversation.to_owned())).or_default();
-        seen.push(Seen { seq, id: id.to_owned() });
+        seen.push(Seen { seq, key: key.to_owned() });
     }
 
     /// Something was wrong.

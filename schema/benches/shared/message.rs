@@ -54,7 +54,7 @@ pub(crate) fn batch(pair: u64, n: u64, text: usize) -> Batch {
         Write::Conversation(Box::new(head)),
         Write::Inbox(recipient, InboxRow { pos: Pos(seq.0), message }),
         Write::Receipt(recipient, conversation, seq, ReceiptRow { pos: Some(Pos(seq.0)), ..ReceiptRow::default() }),
-        Write::InboxHead(recipient, InboxHeadRow { last_pos: Pos(seq.0), backlog: 1 }),
+        Write::InboxHead(recipient, InboxHeadRow { last_pos: Pos(seq.0), backlog: 1, floor: Pos(0) }),
     ];
     Batch { fence: Fence::default(), writes }
 }

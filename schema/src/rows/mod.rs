@@ -314,6 +314,9 @@ pub struct InboxHeadRow {
     pub last_pos: Pos,
     /// Deliveries in state `Stored`.
     pub backlog: u32,
+    /// Nothing waits at or below: reads begin behind it, or they would pass over everything that was ever acked.
+    #[serde(default)]
+    pub floor: Pos,
 }
 
 /// One agent's view of one conversation it takes part in.

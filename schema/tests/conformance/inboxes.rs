@@ -30,7 +30,7 @@ pub(crate) async fn pages_are_bounded_and_in_order(store: &dyn Store) {
 }
 
 pub(crate) async fn removed_deliveries_are_gone(store: &dyn Store) {
-    let (owner, head) = (agent(1), InboxHeadRow { last_pos: Pos(3), backlog: 2 });
+    let (owner, head) = (agent(1), InboxHeadRow { last_pos: Pos(3), backlog: 2, floor: Pos(1) });
     let put = (1..=3).map(|pos| Write::Inbox(owner, delivery(pos))).collect();
     assert_eq!(submit(store, put).await, Ok(()));
     let ack = vec![Write::InboxRemove(owner, Pos(2)), Write::InboxHead(owner, head)];

@@ -117,9 +117,14 @@ export function ended({ tell = true, chosen = false } = {}) {
   emit('signed-out', { chosen });
 }
 
-/** Ends this browser's session. */
+/** Ends this browser's session. Only the server can: without its answer the cookies are still good. */
 export async function signOut() {
-  await plain('POST', '/dashboard/auth/logout', {}).catch(() => undefined);
+  try {
+    await plain('POST', '/dashboard/auth/logout', {});
+  } catch {
+    emit('still-signed-in');
+    return;
+  }
   ended({ chosen: true });
 }
 

@@ -64,11 +64,6 @@ export function reconcile(node, wanted) {
   }
 }
 
-/** Whether an event is meant for a text field. */
-export function isTyping(event) {
-  return event.target instanceof HTMLElement && event.target.closest('input, textarea, select') !== null;
-}
-
 /**
  * One stop for the Tab key in a list, arrows inside it. `selector` names the items; the current one is whichever was
  * focused last, else the one marked as current, else the first.

@@ -166,6 +166,7 @@ on('signed-in', () => {
   history.replaceState(null, '', next());
   enter();
 });
+on('still-signed-in', () => toast('You are still signed in: the server could not be reached. Try again.', 'error'));
 on('signed-out', ({ chosen }) => {
   const here = location.pathname;
   if (here === '/login' && frame && !frame.main) return;

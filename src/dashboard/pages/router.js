@@ -46,8 +46,8 @@ export function go(path, { replace = false } = {}) {
 /** A path of this site to come back to after signing in, or the start. */
 export function next() {
   const wanted = new URLSearchParams(location.search).get('next') ?? '/';
-  const safe = new URL(wanted, location.origin);
-  return safe.origin === location.origin && safe.pathname !== '/login' ? safe.pathname : '/';
+  const safe = URL.canParse(wanted, location.origin) ? new URL(wanted, location.origin) : null;
+  return safe?.origin === location.origin && safe.pathname !== '/login' ? safe.pathname : '/';
 }
 
 // Links of the page are followed here; a new tab, a download or a modifier key stays the browser's business.

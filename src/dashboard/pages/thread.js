@@ -43,7 +43,10 @@ export class Thread {
     this.loadingOlder = false;
     this.build();
     on('message', (event) => event.handle === handle && event.conversation === id && this.arrived(event.row), signal);
-    on('resync', () => this.refetch(), signal);
+    on('resync', () => {
+      this.stuck = false; // what failed before the connection came back may be asked for again
+      this.refetch();
+    }, signal);
     this.recheck = soon(() => !signal.aborted && this.refetch(), RECHECK_MS);
     this.load();
   }
@@ -192,7 +195,7 @@ export class Thread {
     if (this.following && this.to === this.rows.length) this.from = Math.max(this.from, this.to - SHOWN_MAX);
     if (this.to - this.from > SHOWN_MAX) this.to = this.from + SHOWN_MAX;
     this.anchored(() => {
-      if (!this.loadingOlder) fill(this.top);
+      if (!this.loadingOlder && !this.stuck) fill(this.top);
       this.paint();
     });
     if (this.following) this.toEnd();

@@ -146,10 +146,11 @@ def test_the_node_says_what_it_does(own_server: Server, tmp_path: Path) -> None:
     assert agentchat(own_server, "ready").stdout == "ready\n"
     assert "_agentchat" in agentchat(own_server, "completions", "bash").stdout
     shards = agentchat(own_server, "admin", "shards")
-    assert shards.returncode == 0 and shards.stdout.count("this node") == 1024, shards.stdout[:500]
+    hosted = shards.stdout.count("this node")
+    assert shards.returncode == 0 and hosted >= 4, shards.stdout[:500]
     text = httpx.get(f"{own_server.base}/metrics").text
     values = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[:1] not in ("", "#")}
-    assert values["agentchat_shards_hosted"] == 1024
+    assert values["agentchat_shards_hosted"] == hosted
     assert values["agentchat_entities_resident"] >= 3, "two agents and their conversation"
     assert values["agentchat_batches_total"] > 0 and values["agentchat_store_batches_total"] > 0
     assert values["agentchat_requests_shed_total"] == 0 and values["agentchat_mailbox_waiting"] < 100

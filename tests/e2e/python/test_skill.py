@@ -47,9 +47,12 @@ def test_every_command_works(server: Server, bob: Peer, tmp_path: Path) -> None:
     start = blocks[0].replace("you@example.com", f"{handle}@example.com").replace("your-handle", handle)
     keep(start, "BASE", "EMAIL", "HANDLE", "PENDING")
     keep(blocks[1].replace("123456", server.mailed_code(f"{handle}@example.com")), "AGENTCHAT_API_KEY")
-    keep(blocks[2], "ENV_FILE")
+    run(blocks[2])
+    done.clear()  # a new session knows nothing of the first one
     done.append(blocks[3].rsplit("\n", 2)[0] + "\n")  # the helper, without its first use
     run(blocks[3])
+    refused = run('api messages -d "{}" || echo "=== failed"')
+    assert '"code":"VALIDATION_ERROR"' in refused and "=== failed" in refused, "a refusal shows its code"
     assert bob.send(handle, "a message to find").status_code == 201
     for block in blocks[4:]:
         names = [name for name in re.findall(r"^([A-Z_]+)=", block, re.MULTILINE) if name != "PENDING"]

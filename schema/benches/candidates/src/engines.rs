@@ -156,7 +156,7 @@ fn domain_batch(n: u64, client: usize) -> Batch {
         Write::Conversation(Box::new(row)),
         Write::Inbox(a, InboxRow { pos, message }),
         Write::Receipt(a, id, seq, ReceiptRow::default()),
-        Write::InboxHead(a, InboxHeadRow { last_pos: pos, backlog: 1 }),
+        Write::InboxHead(a, InboxHeadRow { last_pos: pos, backlog: 1, floor: Pos(0) }),
     ];
     Batch { writes, ..Batch::default() }
 }
