@@ -79,9 +79,9 @@ pub struct Handlers {
     /// Becomes `true` when the node drains.
     pub shutdown: watch::Receiver<bool>,
     /// Resolves keys.
-    pub auth: Arc<Auth>,
+    pub auth: Auth,
     /// Resolves handles.
-    pub handles: Arc<Handles>,
+    pub handles: Handles,
     /// Names shown beside messages.
     pub profiles: Arc<Profiles>,
     /// Groups shown beside messages.
@@ -89,15 +89,15 @@ pub struct Handlers {
     /// Absolute URLs.
     pub urls: Arc<Urls>,
     /// Settings in force.
-    pub config: Arc<Config>,
+    pub config: Config,
     /// What nodes share, if they share anything.
     pub shared: Shared,
     /// Limits that the gateway itself keeps.
-    pub gates: Arc<Gates>,
+    pub gates: Gates,
     /// Registration, recovery, rotation.
-    pub identity: Arc<Identity>,
+    pub identity: Identity,
     /// Places for sockets.
-    pub sockets: Arc<Places>,
+    pub sockets: Places,
     /// Bytes of attachments and avatars.
     pub objects: Objects,
     /// Images are large while they are worked on: one at a time and core.
@@ -105,7 +105,7 @@ pub struct Handlers {
     /// Delivers to webhooks.
     pub webhooks: Dispatcher,
     /// Remembers answers to requests with an `Idempotency-Key`.
-    pub answers: Arc<Answers>,
+    pub answers: Answers,
     /// Wall clock.
     pub clock: Clock,
     /// Renders `/metrics`.
@@ -134,10 +134,10 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self(Arc::new(Handlers {
             shutdown,
-            auth: Arc::new(Auth::new(Arc::clone(&store))),
-            handles: Arc::new(Handles::new(Arc::clone(&store))),
-            gates: Arc::new(Gates::new(config.rates(), shared.clone())),
-            identity: Arc::new(identity),
+            auth: Auth::new(Arc::clone(&store)),
+            handles: Handles::new(Arc::clone(&store)),
+            gates: Gates::new(config.rates(), shared.clone()),
+            identity,
             objects: Objects::open(
                 &config.objects,
                 &config.data_dir,
@@ -146,7 +146,7 @@ impl App {
             )?,
             image_turns: Arc::new(Semaphore::new(cores)),
             webhooks: Dispatcher::start(domain.clone(), translator, config.webhooks_allow_private, intake),
-            answers: Arc::new(Answers::new(store)),
+            answers: Answers::new(store),
             profiles,
             groups,
             urls,
@@ -154,9 +154,9 @@ impl App {
             membership,
             embedded,
             shared,
-            sockets: Arc::new(Places::default()),
+            sockets: Places::default(),
             clock,
-            config: Arc::new(config),
+            config,
             metrics,
             meters: Meters::new(),
         })))

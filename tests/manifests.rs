@@ -3,6 +3,7 @@
 //! D1  Dependencies point one way: `src -> actors -> cluster -> schema`.
 //! D2  `loadtest` depends on none of them, so that drift in the contract shows up there.
 //! D3  Only the server knows axum, only `schema` knows a storage driver, only the server (and `loadtest`) knows JSON.
+//! D4  The builder of the image gets every directory that the manifest names.
 //! H1  Every Rust file begins with `//!`: what it is, what it owns.
 //! H2  A file has at most 500 lines without its tests.
 //! H3  No `.unwrap()` outside tests.
@@ -128,6 +129,22 @@ fn every_member_of_the_workspace_is_known_here() {
     let listed: BTreeSet<&str> = members.split('"').skip(1).step_by(2).collect();
     let known: BTreeSet<&str> = CRATES.iter().map(|(_, dir)| *dir).filter(|dir| *dir != ".").collect();
     assert_eq!(listed, known);
+}
+
+/// D4. Cargo refuses a manifest that names a target whose file is not there, so the builder of the image needs them all.
+#[test]
+fn the_image_gets_every_target_that_the_manifest_names() {
+    let passed = read(&root().join("deploy/Dockerfile.dockerignore"));
+    let passed: BTreeSet<&str> = passed.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let manifest = read(&root().join("Cargo.toml"));
+    for (table, dir) in
+        [("[[bench]]", "benches"), ("[[test]]", "tests"), ("[[bin]]", "src"), ("[[example]]", "examples")]
+    {
+        assert!(!manifest.contains(table) || passed.contains(dir), "{table} is named, and {dir} is left out");
+    }
+    for (_, dir) in CRATES {
+        assert!(dir == "." || passed.contains(dir), "{dir} is a member, and left out");
+    }
 }
 
 #[test]

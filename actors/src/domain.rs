@@ -350,7 +350,7 @@ impl Domain {
         match view {
             Ok(view) => {
                 // Without a way before, or with another one now, the registrar does it again.
-                let _ = self.node.sessions.registered(session, known.unwrap_or(Known::default())); // else it ends
+                self.node.sessions.registered(session, known.unwrap_or(Known::default()));
                 self.node.routes.touch_if(known != self.node.present(shard));
                 Ok((session, frames, view))
             }

@@ -6,11 +6,12 @@
 //! M3  The memory of the server comes from its process, if that is known, else from `process_resident_memory_bytes`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Method;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::client::Client;
 use crate::report::model::Series;
@@ -175,6 +176,43 @@ impl Sampler {
         self.series.values_mut().for_each(|values| values.resize(self.rows, None));
         self.series.retain(|_, values| values.iter().flatten().any(|value| *value != 0.0));
         self.series
+    }
+}
+
+/// Memory of the servers over time, until it is dropped.
+pub struct MemoryWatch {
+    task: JoinHandle<()>,
+    memory: Arc<Mutex<Vec<(f64, f64)>>>,
+}
+
+impl MemoryWatch {
+    /// Looks every so often.
+    pub fn start(world: &Arc<World>, every: Duration) -> Self {
+        let (memory, world) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(world));
+        let kept = Arc::clone(&memory);
+        let task = tokio::spawn(async move {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                ticks.tick().await;
+                if let Some(bytes) = resident_bytes(&world).await {
+                    let at = world.clock.now_us() as f64 / 1e6;
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push((at, bytes));
+                }
+            }
+        });
+        Self { task, memory }
+    }
+
+    /// Seconds and bytes of every look that had an answer.
+    pub fn seen(&self) -> Vec<(f64, f64)> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -31,6 +31,11 @@ impl Caller {
         self.account.id
     }
 
+    /// The caller, or 403 for a suspended account.
+    fn unless_suspended(self) -> Result<Self, ApiError> {
+        if self.account.status == AgentStatus::Suspended { Err(ApiError::AgentSuspended) } else { Ok(self) }
+    }
+
     /// 403 unless `path` names the caller itself, whether or not it names anybody else.
     pub fn must_be(&self, path: &str) -> Result<(), ApiError> {
         if handles::normalise(path) == self.account.handle { Ok(()) } else { Err(ApiError::Forbidden) }
@@ -63,16 +68,19 @@ impl Presented {
         }
     }
 
-    /// Has the key checked, unless it was.
-    pub async fn admit(&mut self, app: &App) -> Result<(), ApiError> {
-        if let Self::Key(credential) = self {
-            let account = app.domain.admit(*credential).await?.account;
-            *self = Self::Admitted(Caller { account });
-        }
+    /// Who it is in any state but deleted: the key is checked, unless it was.
+    async fn caller(self, app: &App) -> Result<Caller, ApiError> {
         match self {
-            Self::Admitted(caller) if caller.account.status == AgentStatus::Suspended => Err(ApiError::AgentSuspended),
-            _ => Ok(()),
+            Self::Admitted(caller) => Ok(caller),
+            Self::Key(credential) => Ok(Caller { account: app.domain.admit(credential).await?.account }),
         }
+    }
+
+    /// Has the key checked, unless it was. Suspended accounts are refused.
+    pub async fn admit(&mut self, app: &App) -> Result<(), ApiError> {
+        let caller = self.clone().caller(app).await?.unless_suspended()?;
+        *self = Self::Admitted(caller);
+        Ok(())
     }
 }
 
@@ -116,13 +124,7 @@ impl FromRequestParts<App> for AnyCaller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        match Presented::from_request_parts(parts, app).await? {
-            Presented::Admitted(caller) => Ok(Self(caller)),
-            Presented::Key(credential) => {
-                let view = app.domain.admit(credential).await?;
-                Ok(Self(Caller { account: view.account }))
-            }
-        }
+        Presented::from_request_parts(parts, app).await?.caller(app).await.map(Self)
     }
 }
 
@@ -130,11 +132,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let AnyCaller(caller) = AnyCaller::from_request_parts(parts, app).await?;
-        if caller.account.status == AgentStatus::Suspended {
-            return Err(ApiError::AgentSuspended);
-        }
-        Ok(caller)
+        AnyCaller::from_request_parts(parts, app).await?.0.unless_suspended()
     }
 }
 

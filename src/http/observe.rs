@@ -67,14 +67,14 @@ impl Meters {
             return;
         }
         drop(known);
-        let labels = [("route", route.to_owned()), ("status", status.as_u16().to_string())];
-        let [route_label, status_label] = labels;
+        let label = ("route", route.to_owned());
         let name = method.map_or("other", Method::as_str).to_owned();
-        let counter = counter!(HTTP_REQUESTS, &[route_label.clone(), ("method", name), status_label]);
+        let status_label = ("status", status.as_u16().to_string());
+        let counter = counter!(HTTP_REQUESTS, &[label.clone(), ("method", name), status_label]);
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let known = routes
             .entry(route.to_owned())
-            .or_insert_with(|| Route { seconds: histogram!(HTTP_SECONDS, &[route_label]), answers: Vec::new() });
+            .or_insert_with(|| Route { seconds: histogram!(HTTP_SECONDS, &[label]), answers: Vec::new() });
         if !known.count(method, status, took) {
             known.answers.push((method.cloned(), status, counter));
             known.count(method, status, took);

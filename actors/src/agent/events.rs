@@ -6,7 +6,9 @@ use schema::ids::{AgentId, ConversationId, KeyHash, MessageId, OwnerId, Pos, Seq
 use schema::rows::{MuteTarget, Pause, PresenceStatus, Timestamp, WebhookRow};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{AckMode, Draft, GroupEnd, Invitation, Presence, ProfilePatch, ReplyCommand, SessionId, Target};
+use crate::api::{
+    AckMode, Draft, GroupEnd, Invitation, PeerRead, Presence, ProfilePatch, ReplyCommand, SessionId, Target,
+};
 use crate::conversation::events::{Delivery, Outcome};
 use crate::effects::{Found, Port, Stored};
 
@@ -160,16 +162,7 @@ pub enum AgentEvent {
     /// Answer to `Locate`: the other member, if the caller is one.
     Located(String, Option<AgentId>),
     /// A peer read messages that this agent wrote.
-    PeerRead {
-        /// Where.
-        conversation: ConversationId,
-        /// Reader's handle.
-        reader: String,
-        /// Highest newly read seq.
-        through: Seq,
-        /// When.
-        at: Timestamp,
-    },
+    PeerRead(Box<PeerRead>),
     /// A peer types.
     PeerTyping {
         /// Where.

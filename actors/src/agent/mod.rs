@@ -39,7 +39,7 @@ use self::notices::Notices;
 use self::ops::{Op, Ops};
 use self::replies::Replies;
 use self::sessions::Session;
-use crate::api::{CloseReason, PeerRead, Refusal, ToSession};
+use crate::api::{CloseReason, Refusal, ToSession};
 use crate::compact::{Spare, Table};
 use crate::conversation::events::{ConversationEvent, Delivery, Watched};
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
@@ -178,10 +178,7 @@ impl Agent {
             AgentEvent::Deliver(delivery) => self.deliver(now, *delivery, fx),
             AgentEvent::Settled { client_msg_id, outcome } => self.send_settled(now, &client_msg_id, *outcome, fx),
             AgentEvent::Located(client_msg_id, peer) => self.located(now, client_msg_id, peer, fx),
-            AgentEvent::PeerRead { conversation, reader, through, at } => {
-                let read = Box::new(PeerRead { conversation, reader, through, at });
-                self.tell_all(HookKind::MessageRead, ToSession::Read(read), fx);
-            }
+            AgentEvent::PeerRead(read) => self.tell_all(HookKind::MessageRead, ToSession::Read(read), fx),
             AgentEvent::PeerPresence { peer, handle, presence } => self.peer_presence(peer, handle, presence, fx),
             AgentEvent::InviteDone(sent) => self.invite_done(now, sent),
             AgentEvent::Invited(invitation) => self.invited(now, invitation, fx),

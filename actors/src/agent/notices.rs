@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
     use crate::agent::events::{AgentEvent, AgentRequest};
-    use crate::api::{AckMode, Draft, SessionId, Target};
+    use crate::api::{AckMode, Draft, PeerRead, SessionId, Target};
     use crate::conversation::events::Settled;
     use crate::effects::{LoadedAgent, Port};
     use crate::limits::Limits;
@@ -181,11 +181,13 @@ mod tests {
     #[test]
     fn a_full_pause_is_silent() {
         let mut agent = agent(Limits::default());
-        let read = || AgentEvent::PeerRead {
-            conversation: ConversationId::direct(peer(), peer()),
-            reader: "bob".to_owned(),
-            through: Seq(1),
-            at: Timestamp(1),
+        let read = || {
+            AgentEvent::PeerRead(Box::new(PeerRead {
+                conversation: ConversationId::direct(peer(), peer()),
+                reader: "bob".to_owned(),
+                through: Seq(1),
+                at: Timestamp(1),
+            }))
         };
         assert_eq!(step(&mut agent, 1, read()).pushes.len(), 1);
         std::sync::Arc::make_mut(&mut agent.row).paused = Pause::Full;

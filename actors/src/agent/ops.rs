@@ -13,6 +13,7 @@ use schema::store::Write;
 
 use super::{After, Agent, View};
 use crate::agent::events::AgentEvent;
+use crate::api::PeerRead;
 use crate::compact::Spare;
 use crate::effects::{Effects, Event, Found, FoundUnread, Port, Read, Reply, UnreadRange};
 use crate::limits::ACK_PAGE;
@@ -285,8 +286,8 @@ impl Agent {
         }
         self.shrink_unread(conversation, found, uncounted);
         for (author, through) in newly_read {
-            let event = AgentEvent::PeerRead { conversation, reader: self.row.handle.clone(), through, at: now };
-            self.writer.then(After::Tell(Event::Agent(author, event)));
+            let read = PeerRead { conversation, reader: self.row.handle.clone(), through, at: now };
+            self.writer.then(After::Tell(Event::Agent(author, AgentEvent::PeerRead(Box::new(read)))));
         }
         last
     }

@@ -77,7 +77,7 @@ impl Domain {
         match self.ask_owner(owner, OwnerRequest::Watch(sign_in, session)).await {
             Ok(_) => {
                 // Without a way before, or with another one now, the registrar does it again.
-                let _ = self.node.sessions.registered(session, known.unwrap_or(Known::default())); // as in `attach`
+                self.node.sessions.registered(session, known.unwrap_or(Known::default()));
                 self.node.routes.touch_if(known != self.node.present(shard));
                 Ok((session, frames))
             }

@@ -114,7 +114,6 @@ impl Sessions {
     }
 
     /// An owner knows a socket now. `false`: it is gone, and the owner has to learn that.
-    #[must_use]
     pub fn registered(&self, session: SessionId, known: Known) -> bool {
         let mut seats = self.seats();
         let seat = seats.get_mut(&session.number);

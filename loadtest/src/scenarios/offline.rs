@@ -4,11 +4,9 @@
 //! B2  The storm is over when every socket has seen what waited for it, from the backlog that the server pushes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::task::JoinHandle;
 
 use super::Outcome;
 use super::idle::room_for;
@@ -19,7 +17,7 @@ use crate::exchange::{Pairs, Sender, texts};
 use crate::ledger::{Audience, Lane};
 use crate::listen::{Listeners, Manner};
 use crate::meter::{Meter, Timing};
-use crate::sample::resident_bytes;
+use crate::sample::{MemoryWatch, resident_bytes};
 use crate::schedule::Distribution;
 use crate::settle;
 use crate::target::SOURCES_MAX;
@@ -119,46 +117,15 @@ impl OfflineBurst {
         let storm = Some((world.clock.now_us(), self.depth));
         let manner = Manner { at_once: self.at_once, sources: self.sources, churn: None, storm };
         let before = resident_bytes(world).await;
-        let highest = Highest::watch(world);
+        let watch = MemoryWatch::start(world, LOOK);
         let begun = Instant::now();
         let away = (0..self.inboxes).map(|n| first + 2 * n + 1);
         let listeners = Listeners::open(world, meter, away, manner).await?;
         let drained = listeners.finished(STORM_MAX).await?;
         let took_s = drained.then(|| begun.elapsed().as_secs_f64());
-        let memory = before.zip(highest.seen());
+        let memory = before.zip(watch.seen().into_iter().map(|(_, bytes)| bytes).reduce(f64::max));
         settle::sweep(world, &lane, self.inboxes, move |n| first + 2 * n + 1).await?;
         Ok(Storm { took_s, fill_s, memory, lane })
-    }
-}
-
-/// The most memory that the server had, until it is dropped.
-struct Highest {
-    task: JoinHandle<()>,
-    bytes: Arc<AtomicU64>,
-}
-
-impl Highest {
-    fn watch(world: &Arc<World>) -> Self {
-        let (bytes, world) = (Arc::new(AtomicU64::new(0)), Arc::clone(world));
-        let highest = Arc::clone(&bytes);
-        let task = tokio::spawn(async move {
-            while let Some(now) = resident_bytes(&world).await {
-                highest.fetch_max(now as u64, Ordering::Relaxed);
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-        Self { task, bytes }
-    }
-
-    fn seen(&self) -> Option<f64> {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        (bytes > 0).then_some(bytes as f64)
-    }
-}
-
-impl Drop for Highest {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

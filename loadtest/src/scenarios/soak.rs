@@ -3,12 +3,10 @@
 //! K1  Creep is the slope of a straight line through the server's memory, second by second, after the first tenth of the
 //!     run: caches and pools fill in the beginning, and that is no leak.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Outcome;
 use crate::drive::{Load, span};
@@ -16,7 +14,7 @@ use crate::error::LoadError;
 use crate::exchange::{self, Pairs};
 use crate::listen::Manner;
 use crate::meter::Meter;
-use crate::sample::resident_bytes;
+use crate::sample::MemoryWatch;
 use crate::world::World;
 
 /// What a long run is compared to: its memory after this many seconds.
@@ -56,7 +54,7 @@ impl Soak {
         };
         let churn = Some((life, Duration::from_secs(1)));
         let manner = Manner { churn, ..Manner::default() };
-        let watcher = Watcher::start(world);
+        let watcher = MemoryWatch::start(world, LOOK);
         let (driven, lane) = exchange::run(world, meter, &self.pairs, &load, manner).await?;
         let memory = watcher.seen();
         let outcome = Outcome::of(&lane).driven(&driven);
@@ -72,41 +70,6 @@ impl Soak {
             }
             None => outcome.note("memory of the server is unknown: name its process with --server-pid"),
         })
-    }
-}
-
-/// Seconds and bytes, until it is dropped.
-struct Watcher {
-    task: JoinHandle<()>,
-    memory: Arc<Mutex<Vec<(f64, f64)>>>,
-}
-
-impl Watcher {
-    fn start(world: &Arc<World>) -> Self {
-        let (memory, world) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(world));
-        let kept = Arc::clone(&memory);
-        let task = tokio::spawn(async move {
-            let mut ticks = interval(LOOK);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            loop {
-                ticks.tick().await;
-                if let Some(bytes) = resident_bytes(&world).await {
-                    let at = world.clock.now_us() as f64 / 1e6;
-                    kept.lock().unwrap_or_else(PoisonError::into_inner).push((at, bytes));
-                }
-            }
-        });
-        Self { task, memory }
-    }
-
-    fn seen(&self) -> Vec<(f64, f64)> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -146,13 +146,12 @@ impl<E: Engine> KvStore<Local<E>> {
 
     fn judge_inbox(&self, key: &[u8], head: InboxHeadRow) -> Result<Option<String>, StoreError> {
         let agent = keys::leading_agent(key)?;
-        let waiting = |from| {
-            let (from, through) = (keys::inbox(agent, from), keys::inbox(agent, Pos(u64::MAX)));
-            Ok::<_, StoreError>(self.backend.engine.scan(&from, &through, usize::MAX, Direction::Up)?.len())
-        };
-        let (rows, found) = (waiting(Pos(0))?, waiting(head.floor.next())?);
-        if found < rows {
-            return Ok(Some(format!("{agent} has {} deliveries below the floor of its inbox", rows - found)));
+        let (from, through) = (keys::inbox(agent, Pos(0)), keys::inbox(agent, Pos(u64::MAX)));
+        let waiting = self.backend.engine.scan(&from, &through, usize::MAX, Direction::Up)?;
+        let (rows, floor) = (waiting.len(), keys::inbox(agent, head.floor));
+        let below = waiting.iter().filter(|(key, _)| *key <= floor).count();
+        if below > 0 {
+            return Ok(Some(format!("{agent} has {below} deliveries below the floor of its inbox")));
         }
         let agrees = rows as u64 == u64::from(head.backlog);
         Ok((!agrees).then(|| format!("{agent} counts {} waiting deliveries and has {rows}", head.backlog)))
