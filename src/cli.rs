@@ -223,7 +223,13 @@ fn check(config: &Config) -> ExitCode {
 }
 
 /// Says what went wrong, with its causes, to whoever started the process.
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+fn fail(error: &dyn Error) -> ExitCode {
+    eprintln!("agentchat: {}", told(error));
+    ExitCode::FAILURE
+}
+
+/// An error with its causes; a cause that the text tells already is not told twice.
+pub fn told(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -233,8 +239,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         }
         cause = inner.source();
     }
-    eprintln!("agentchat: {text}");
-    ExitCode::FAILURE
+    text
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use schema::embedded::{Presence, free_bytes, probe};
 use tokio::net::TcpListener;
 
+use crate::cli::told;
 use crate::config::{Config, LimitSet};
 use crate::mail::Mailer;
 use crate::metrics::open_files_max;
@@ -62,19 +63,6 @@ fn warn(what: &'static str, found: impl Into<String>, next: impl Into<String>) -
 
 fn fail(what: &'static str, found: impl Into<String>, next: impl Into<String>) -> Finding {
     Finding { level: Level::Fail, what, found: found.into(), next: next.into() }
-}
-
-/// An error with its causes.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if !text.contains(&inner.to_string()) {
-            text = format!("{text}: {inner}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// Checks everything and prints a line each; `true` when nothing failed.
