@@ -32,7 +32,8 @@ pub struct Flags {
     #[arg(long, global = true, env = "AGENTCHAT_LISTEN", value_name = "IP:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<SocketAddr>,
-    /// Base of every absolute URL in an answer [default: http://<listen>]
+    /// Base of every absolute URL in an answer; unset, with an address that stands for all of this machine's, URLs lead to
+    /// this machine itself and to no other [default: http://<listen>]
     #[arg(long, global = true, env = "AGENTCHAT_PUBLIC_URL", value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     public_url: Option<String>,
@@ -394,7 +395,7 @@ impl Config {
 
     /// Base of absolute URLs, without a trailing slash.
     pub fn public_url(&self) -> String {
-        let url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen));
+        let url = self.public_url.clone().unwrap_or_else(|| self.local_url());
         url.trim_end_matches('/').to_owned()
     }
 
@@ -487,6 +488,21 @@ mod tests {
         assert_eq!(config.identity_rules().budget, EmailBudget { live: 10, lifetime: 3 });
         assert_eq!(config.domain_limits().requests_per_second, None);
         assert_eq!(config.domain_limits().sends_per_second, Some(60));
+    }
+
+    #[test]
+    #[rustfmt::skip] // the columns are the test
+    fn without_a_public_url_links_lead_to_this_machine() {
+        let public_url = |toml: &str| load(toml, Flags::default()).unwrap().public_url();
+        for (listen, expected) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("192.0.2.7:1", "http://192.0.2.7:1"),
+            ("0.0.0.0:1",   "http://127.0.0.1:1"),
+            ("[::]:1",      "http://[::1]:1"),
+        ] {
+            assert_eq!(public_url(&format!("listen = \"{listen}\"")), expected);
+        }
+        assert_eq!(public_url("listen = \"0.0.0.0:1\"\npublic_url = \"https://chat.example/\""), "https://chat.example");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 // Signing in and out, and the session in between.
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { Agent } from './agents.mjs';
@@ -167,6 +169,27 @@ test('cookies are out of reach of scripts', async (t) => {
     ['ac_dashboard_session', true, 'Lax'],
   ]);
   assert.equal(await owner.page.evaluate(() => document.cookie), '');
+});
+
+test('a sign-in that the browser does not keep is told, and does not lead round in circles', async (t) => {
+  // Plain HTTP under a name that is not this machine's: the cookies are for HTTPS, and the browser drops them.
+  const far = await Server.create();
+  await far.stop();
+  await writeFile(join(far.directory, 'agentchat.toml'), 'public_url = "http://chat.example"\n');
+  await far.start();
+  const other = await launch('--host-resolver-rules=MAP chat.example 127.0.0.1');
+  t.after(async () => {
+    await other.close();
+    await far.stop();
+    await far.remove();
+  });
+  const owner = await Owner.open(other, { base: `http://chat.example:${far.port}`, data: far.data }, fresh());
+  await owner.page.goto('/login');
+  await owner.page.fill('#code', await owner.requestCode());
+  await owner.page.waitForSelector('#problem >> text=did not keep the sign-in');
+  assert.equal(await owner.page.inputValue('#email'), owner.email);
+  assert.deepEqual(await owner.context.cookies(), []);
+  await owner.close();
 });
 
 test('colours are chosen, kept, and there before the page is', async (t) => {
