@@ -10,6 +10,7 @@
 //! F2  A page ends between two times, never within one: the next page starts before a time, so what shares it would be
 //!     lost.
 //! F3  Metadata is made here, field by field, from what the contract lists.
+//! F4  Nobody learns of an entry that is for another owner, not by its absence either.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use schema::rows::{
     AgentRow, EventAction, EventActor, EventRow, MessageRow, MessageType, RevokedReason, StatusReason, Timestamp,
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::agents::owned;
 use super::session::SignedIn;
@@ -87,9 +89,9 @@ async fn logged(app: &App, agent: &AgentRow, owner: OwnerId) -> Result<Vec<Entry
     let mut entries: Vec<Entry> = rows
         .iter()
         .filter(|row| row.owner.is_none_or(|only| only == owner))
-        .map(|row| Entry { at: row.at, order: (1, row.number), value: event_value(row) })
+        .map(|row| Entry { at: row.at, order: (1, row.number), value: event_value(agent.id, row) })
         .collect();
-    let created = entry("evt_0".to_owned(), EventActor::Agent, "agent.created", json!({}), agent.created_at);
+    let created = entry(event_id(agent.id, 0), EventActor::Agent, "agent.created", json!({}), agent.created_at);
     entries.push(Entry { at: agent.created_at, order: (0, 0), value: created });
     Ok(entries)
 }
@@ -103,9 +105,15 @@ fn entry(id: String, actor: EventActor, action: &str, metadata: Value, at: Times
     json!({"id": id, "actor_type": actor, "action": action, "metadata": metadata, "created_at": Ts(at)})
 }
 
-fn event_value(row: &EventRow) -> Value {
+/// The number of an entry, as a hash: gaps between numbers would tell that there are entries for somebody else (F4).
+fn event_id(agent: AgentId, number: u64) -> String {
+    let digest = Sha256::new().chain_update(agent.0.as_bytes()).chain_update(number.to_be_bytes()).finalize();
+    format!("evt_{}", hex::encode(&digest[..12]))
+}
+
+fn event_value(agent: AgentId, row: &EventRow) -> Value {
     let (action, metadata) = described(&row.action);
-    entry(format!("evt_{}", row.number), row.actor, action, metadata, row.at)
+    entry(event_id(agent, row.number), row.actor, action, metadata, row.at)
 }
 
 /// Name and metadata of an action (F3).

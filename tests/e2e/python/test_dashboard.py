@@ -407,6 +407,11 @@ def test_claim_and_release(server: Server, owner: Owner, owners: Callable[..., O
     ok(stranger.claim(alice), 201)
     assert "agent.claim_attempted" not in stranger.actions(alice), "that is the incumbent's business"
     assert "agent.released" not in stranger.actions(alice)
+    server.operate("POST", f"agents/{alice.handle}/pause", {"mode": "send"})
+    assert stranger.actions(alice) == ["agent.created", "agent.claimed", "agent.paused"]
+    ok(stranger.call("DELETE", f"agents/{alice.handle}"))
+    ok(owner.claim(alice), 201)
+    assert owner.actions(alice)[-1] == "agent.claimed" and "agent.unpaused" not in owner.actions(alice)
 
 
 def test_whom_nobody_can_claim(server: Server, owner: Owner, alice: Peer, bob: Peer) -> None:
@@ -456,11 +461,15 @@ def test_a_new_key_takes_the_agent_from_its_owner(
     assert ok(alice.call("GET", "/v1/agents/me"))["paused_by_owner"] == "none"
     other = owners()
     ok(other.claim(alice), 201)
-    events = ok(other.call("GET", f"agents/{alice.handle}/events"))["events"]
-    ended = [(event["action"], event["actor_type"], event["metadata"]) for event in reversed(events)][1:4]
+    assert other.actions(alice) == ["agent.created", "agent.key_rotated", "agent.claimed"], "nothing of an owner before"
+    ok(other.call("DELETE", f"agents/{alice.handle}"))
+    ok(owner.claim(alice), 201)
+    events = ok(owner.call("GET", f"agents/{alice.handle}/events"))["events"]
+    ended = [(event["action"], event["actor_type"], event["metadata"]) for event in reversed(events)]
     assert ended == [
+        ("agent.created", "agent", {}), ("agent.claimed", "owner", {}), ("agent.paused", "owner", {"mode": "full"}),
         ("agent.key_rotated", "agent", {}), ("agent.claim_revoked", "system", {"reason": "key_rotated"}),
-        ("agent.unpaused", "system", {}),
+        ("agent.unpaused", "system", {}), ("agent.claimed", "owner", {}),
     ]
     page.close()
 
