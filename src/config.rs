@@ -223,7 +223,7 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Numbers {
-    /// Authenticated requests, per agent and second.
+    /// Authenticated requests, per agent or owner and second.
     pub requests_per_second: u32,
     /// Sends, per agent and second.
     pub sends_per_second: u32,
@@ -451,6 +451,7 @@ impl Config {
             sign_in_verify_per_10_minutes: self.rate(numbers.sign_in_verify_per_10_minutes),
             refresh_per_minute: self.rate(numbers.refresh_per_minute),
             claims_per_10_minutes: self.rate(numbers.claims_per_10_minutes),
+            owner_requests_per_second: self.rate(numbers.requests_per_second),
         }
     }
 
