@@ -104,27 +104,29 @@ test('two tabs renew the session once, and a failing server signs nobody out', a
   await owner.signIn();
   const { page } = owner;
   const other = await owner.tab();
-  await other.goto('/account');
-  await other.waitForSelector('.sidebar');
   const renewals = [];
   owner.context.on('request', (request) => request.url().endsWith('/auth/refresh') && renewals.push(request));
-  const grow = () => page.evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now() - 50 * 60_000)));
   const ask = (tab) => tab.evaluate(() => window.dispatchEvent(new Event('online')));
-  await grow();
-  // Both ask at the same time: reloading asks for everything again.
-  await Promise.all([page.reload(), other.reload()]);
+  // The session grows old while no page of ours is open: one that is would begin to renew it, and be cut off by what follows.
+  const grow = async (...tabs) => {
+    for (const tab of tabs) await tab.goto('/healthz');
+    await tabs[0].evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now() - 50 * 60_000)));
+  };
+  await grow(page, other);
+  // Both ask at the same time.
+  await Promise.all([page.goto('/'), other.goto('/account')]);
   await Promise.all([owner.live(page), owner.live(other)]);
   assert.equal(renewals.length, 1);
 
   await page.route('**/dashboard/auth/refresh', (route) => route.fulfill({ status: 503, json: { code: 'REFRESH_UNAVAILABLE', message: 'later' } }));
-  await grow();
-  await page.reload();
+  await grow(page, other);
+  await page.goto('/');
   await owner.live(page);
   await page.unroute('**/dashboard/auth/refresh');
 
   // Nothing is to be renewed any more: a renewal under way would bring the cookies back.
   await page.evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now())));
-  await Promise.all([page.reload(), other.reload()]);
+  await Promise.all([page.reload(), other.goto('/account')]);
   await Promise.all([owner.live(page), owner.live(other)]);
   await owner.context.clearCookies(); // as after thirty idle days
   await ask(page);
