@@ -177,7 +177,10 @@ fn whatever_stops_a_node_waits_for_its_drain() {
     // And all of them, and the documents, tell the same times.
     let (one, many) = (format!("up to {alone} s for one node"), format!("up to {drain} s in a cluster"));
     for file in ["docs/operations.md", "deploy/Dockerfile", "deploy/systemd/agentchat.service"] {
-        assert!(read(file).contains(&one) && read(file).contains(&many), "O3: {file} does not say {one:?} and {many:?}");
+        assert!(
+            read(file).contains(&one) && read(file).contains(&many),
+            "O3: {file} does not say {one:?} and {many:?}"
+        );
     }
     for file in ["deploy/compose/compose.yaml", "deploy/kubernetes/40-nodes.yaml"] {
         assert!(read(file).contains(&many), "O3: {file} does not say {many:?}");
