@@ -314,7 +314,7 @@ test('what happens meanwhile takes the focus from nobody', async () => {
   await page.waitForSelector('.person-note >> text=Changed while it has the focus');
   assert.match(await focusedText(), /Bob.*Changed while/, 'contacts: its own text changed');
 
-  await page.focus('.view >> text=Blocks');
+  await page.focus('.view:has-text("Blocks")');
   await page.keyboard.press('Enter');
   await page.waitForSelector('.person:has-text("Second")');
   assert.equal(await focusedText(), 'Blocks', 'the view that was chosen');
