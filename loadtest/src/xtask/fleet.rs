@@ -195,6 +195,19 @@ impl Fleet {
     /// SIGTERM, and the end of the process.
     pub async fn drain(&mut self, n: usize) -> Result<(), Failure> {
         self.signal(n, "-TERM");
+        self.ended(n).await
+    }
+
+    /// SIGTERM to all of 1 to this at once, and the end of the processes.
+    pub async fn drain_all(&mut self, servers: usize) -> Result<(), Failure> {
+        (1..=servers).for_each(|n| self.signal(n, "-TERM"));
+        for n in 1..=servers {
+            self.ended(n).await?;
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self, n: usize) -> Result<(), Failure> {
         let Some(mut child) = self.servers[n - 1].take() else { return Ok(()) };
         match tokio::time::timeout(DRAINED, child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),

@@ -107,6 +107,8 @@ pub enum Failure {
 const CALM: Duration = Duration::from_secs(90);
 /// Load without faults, to begin with, until the ring has compiled what it runs; then as long again to compare with.
 const WARM: Duration = Duration::from_secs(15);
+/// The ends that all servers meet when all is over, clients draining anew after each: SIGTERM, kill -9.
+const ENDS: [&str; 2] = ["stopped", "killed"];
 /// Pause between two faults, and how old an unanswered send may be at its end: what one fault delayed is not blamed on
 /// the next. After the longest wait the next one strikes anyway.
 const BETWEEN: Duration = Duration::from_secs(3);
@@ -194,7 +196,7 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
             kinds = Fault::shuffled(&mut rng, fleet, &options.only);
         }
         let Some(fault) = kinds.pop() else { break };
-        if options.first && world.history.violated() {
+        if options.first && !world.history.records().violations.is_empty() {
             return Ok(false);
         }
         println!("chaos: {:>6.1} s  {}", started.elapsed().as_secs_f64(), fault.name());
@@ -202,12 +204,35 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
         settle(&world).await;
     }
     calm_down(&world).await;
+    for (round, end) in ENDS.into_iter().enumerate() {
+        println!("chaos: {:>6.1} s  all servers {end} and started", started.elapsed().as_secs_f64());
+        if round == 0 {
+            fleet.drain_all(options.servers).await?;
+        }
+        restart_all(fleet, options.servers).await?;
+        let _ = tokio::time::timeout(CALM, world.greet(round)).await; // those without an answer are counted next
+        calm_down(&world).await;
+    }
     let mut checked = checker::check(&world).await?;
     world.over.store(true, Ordering::Relaxed);
     let (batches, overlaps) = fleet.owners()?.judge();
     checked.batches = batches;
-    overlaps.into_iter().for_each(|what| world.history.violate(what));
+    overlaps.into_iter().for_each(|overlap| world.history.violate(overlap.rule, overlap.what));
     Ok(report::print(options.seed, started, &calm, &struck, &world.history.records(), &checked))
+}
+
+/// Kills what runs of the servers before it starts the first again: what a client is offered then, it is offered anew.
+async fn restart_all(fleet: &mut Fleet, servers: usize) -> Result<(), Failure> {
+    for n in 1..=servers {
+        fleet.kill(n).await;
+    }
+    for n in 1..=servers {
+        fleet.start(n)?;
+    }
+    for n in 1..=servers {
+        fleet.ready(n).await?;
+    }
+    Ok(())
 }
 
 /// Waits until what a fault delayed is answered.
@@ -229,8 +254,8 @@ async fn calm_down(world: &World) {
             return;
         }
         if Instant::now() >= end {
-            let left = format!("S15: after {CALM:?} of calm {open} sends are unanswered, {waiting} inboxes not empty");
-            return world.history.violate(left);
+            let left = format!("after {CALM:?} of calm {open} sends are unanswered, {waiting} inboxes not empty");
+            return world.history.violate("S15", left);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
