@@ -14,6 +14,7 @@ mod fleet;
 mod history;
 mod net;
 mod owners;
+mod redis;
 mod report;
 
 use std::path::PathBuf;
@@ -72,7 +73,7 @@ pub struct Chaos {
     /// Mean pause of a client between two sends, in milliseconds
     #[arg(long, default_value_t = 6_000)]
     pace: u64,
-    /// Only these faults: kill, pause, ...
+    /// Only these faults, by the beginning of their names: kill, SIGSTOP, store, ...; pairs, or kill+store-pause, ...
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// End at the first violation, for runs that are expected to have some
@@ -176,6 +177,10 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     if !fleet.clocks_jump() {
         println!("chaos: libfaketime is not installed (Debian: faketime): clocks will not jump");
     }
+    match fleet.redis() {
+        Some(redis) => redis.start().await?,
+        None => println!("chaos: redis-server is not installed (Debian: redis-server): Redis will not be lost"),
+    }
     fleet.start_ring().await?;
     for n in 1..=options.servers {
         fleet.start(n)?;
@@ -193,7 +198,7 @@ async fn storm(options: &Chaos, fleet: &mut Fleet) -> Result<bool, Failure> {
     let calm = warm..Instant::now() - SETTLED; // what was sent last may have met the first fault
     while started.elapsed().as_secs_f64() < options.minutes * 60.0 {
         if kinds.is_empty() {
-            kinds = Fault::shuffled(&mut rng, fleet, &options.only);
+            kinds = Fault::shuffled(&mut rng, fleet, &options.only, options.servers);
         }
         let Some(fault) = kinds.pop() else { break };
         if options.first && !world.history.records().violations.is_empty() {
