@@ -88,6 +88,13 @@ pub struct Records {
 #[derive(Debug, Default)]
 pub struct History(Mutex<Records>);
 
+impl Records {
+    /// Whether each of these rules was broken.
+    pub fn broke(&self, rules: &[String]) -> bool {
+        rules.iter().all(|rule| self.violations.iter().any(|violation| violation.rule == rule))
+    }
+}
+
 impl History {
     /// All of it.
     pub fn records(&self) -> MutexGuard<'_, Records> {
@@ -183,5 +190,14 @@ mod tests {
         history.confirm(7, history.acks(7));
         assert_eq!(confirmed()[0], first, "what was known stays known from then");
         assert!(confirmed()[1].is_some());
+    }
+
+    #[test]
+    fn each_rule_that_is_expected_has_to_be_broken() {
+        let history = History::default();
+        history.violate("S2", "a gap".to_owned());
+        let broke =
+            |rules: &[&str]| history.records().broke(&rules.iter().map(|&rule| rule.into()).collect::<Vec<_>>());
+        assert!(broke(&["S2"]) && !broke(&["S1"]) && !broke(&["S2", "O1"]));
     }
 }
