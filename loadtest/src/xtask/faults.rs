@@ -242,28 +242,27 @@ pub async fn strike(
     let since = Instant::now();
     let victim = rng.random_range(1..=servers);
     let Fault::Both(pair) = fault else {
-        let mended = single(fault, fleet, world, rng, (victim, servers)).await?;
-        return Ok(Struck { fault, since, until: mended.unwrap_or(since) });
+        let until = single(fault, fleet, world, rng, (victim, servers)).await?;
+        return Ok(Struck { fault, since, until });
     };
     let under = begin(pair.under, fleet, rng, ((victim % servers) + 1, servers)).await?;
     tokio::time::sleep(seconds(rng, OVERLAP)).await;
-    let second = Instant::now();
-    let mended = single(pair.over, fleet, world, rng, (victim, servers)).await?;
-    mend(under, fleet).await?;
-    Ok(Struck { fault, since, until: mended.unwrap_or(second) })
+    single(pair.over, fleet, world, rng, (victim, servers)).await?;
+    let until = mend(under, fleet).await?;
+    Ok(Struck { fault, since, until })
 }
 
-/// One fault from its beginning to its end; when it was mended, if servers had to get over it until then.
+/// One fault from its beginning to its end; when it was mended.
 async fn single(
     fault: Fault,
     fleet: &mut Fleet,
     world: &World,
     rng: &mut StdRng,
     at: (usize, usize),
-) -> Result<Option<Instant>, Failure> {
+) -> Result<Instant, Failure> {
     if let Fault::Rolling | Fault::Drain | Fault::Join = fault {
         orderly(fault, fleet, world, rng, at).await?;
-        return Ok(None);
+        return Ok(Instant::now());
     }
     let begun = begin(fault, fleet, rng, at).await?;
     tokio::time::sleep(seconds(rng, fault.lasts())).await;
@@ -302,8 +301,9 @@ async fn begin(
     Ok(begun)
 }
 
-/// Ends what was begun; from when on nothing was in the way of servers that it had stopped or cut off.
-async fn mend(begun: Begun, fleet: &mut Fleet) -> Result<Option<Instant>, Failure> {
+/// Ends what was begun; when it was mended. Servers that were stopped or cut off only have to get over it then, those
+/// that were killed have to be back.
+async fn mend(begun: Begun, fleet: &mut Fleet) -> Result<Instant, Failure> {
     let at = begun.at;
     match begun.fault {
         Fault::Kill => {
@@ -314,13 +314,13 @@ async fn mend(begun: Begun, fleet: &mut Fleet) -> Result<Option<Instant>, Failur
             fleet.pause(at, false);
             let mended = Instant::now();
             fleet.ready(at).await?;
-            return Ok(Some(mended));
+            return Ok(mended);
         }
         Fault::Partition | Fault::OneWay | Fault::NoStore | Fault::StoreOneWay => {
             cut(fleet, &begun.cuts, false)?;
             let mended = Instant::now();
             fleet.ready(at).await?;
-            return Ok(Some(mended));
+            return Ok(mended);
         }
         Fault::PauseStore => fleet.ring_node(at, "resume").await?,
         Fault::KillStore => fleet.ring_node(at, "start").await?,
@@ -335,7 +335,7 @@ async fn mend(begun: Begun, fleet: &mut Fleet) -> Result<Option<Instant>, Failur
         }
         Fault::Rolling | Fault::Drain | Fault::Join | Fault::Both(_) | Fault::Calm => {}
     }
-    Ok(None)
+    Ok(Instant::now())
 }
 
 /// Servers that go and come as operators let them.
