@@ -229,6 +229,9 @@ impl Backend for CqlBackend {
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if Table::of(key) == Some(Table::Handle) {
+            return self.identity.resolve(key).await;
+        }
         let at = Place::of(key)?;
         self.cql.get(&at.partition, &at.place).await
     }
