@@ -5,6 +5,7 @@
 //!   session   one connection, its statements, what errors mean
 //!   pipeline  batches → commit log of the shard → rows
 //!   log       its statements
+//!   unowned   times of rows that no shard has
 //!   identity  what has to be unique, by lightweight transactions
 //!   ownership leases of nodes and owners of shards, the same way
 //!   migrate   schema/cql, applied
@@ -20,6 +21,7 @@ mod ownership;
 pub mod pipeline;
 mod probe;
 mod session;
+mod unowned;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,8 +173,8 @@ impl CqlStore {
 }
 
 impl CqlBackend {
-    /// Removes expired rows of a table that gateways write, each at the time at which it was written: whoever replaced
-    /// it meanwhile wrote later and is not touched.
+    /// Removes expired rows of a table that gateways write, each at the time at which it was written: what replaced it
+    /// meanwhile has a later time (U1) and is not touched.
     async fn sweep_table(&self, table: Table, home: Home, now: Timestamp) -> Result<usize, StoreError> {
         let select = format!("SELECT p, c, v, WRITETIME(v) FROM {}", home.name());
         let select = self.cql.statement(&select).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;

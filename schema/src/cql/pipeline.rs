@@ -13,7 +13,8 @@
 //!     rows again as they were: at the entry's own time, so that to do it twice, or late, changes nothing. An entry
 //!     that it does not read never had rows, and never gets any: it removes the log before it reads anything else, also
 //!     for what is still on its way there, or an owner after it would find that and act on it.
-//! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer.
+//! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer. No clock
+//!     is asked for the time of a write: rows of a creation have time 1, rows that no entity owns say theirs (`unowned`).
 //! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours.
 //! P5  After an entry that was fenced no other is sent under its epoch: it would take the place of one that a new owner
 //!     has to finish, and leave a gap.
@@ -21,15 +22,15 @@
 //!     it over from there reads no log of it, nor does anybody later: what still arrives there is not acted on.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tracing::trace;
 
-use super::Guard;
+use super::{Guard, unowned};
 pub use crate::kv::KvOp;
 use crate::store::{Done, Fence, StoreError};
 
@@ -90,7 +91,6 @@ pub struct Pipeline<L> {
     log: L,
     guard: Arc<dyn Guard>,
     lanes: Box<[Mutex<Lane>]>,
-    clock: AtomicI64,
 }
 
 fn held(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
@@ -121,7 +121,7 @@ impl<L: Log> Pipeline<L> {
     pub fn new(log: L, guard: Arc<dyn Guard>, shards: u32) -> Self {
         // One lane more than shards: the last takes what belongs to none.
         let lanes = (0..=shards).map(|_| Mutex::default()).collect();
-        Self { log, guard, lanes, clock: AtomicI64::new(0) }
+        Self { log, guard, lanes }
     }
 
     fn lane(&self, fence: Fence) -> &Mutex<Lane> {
@@ -204,7 +204,7 @@ impl<L: Log> Pipeline<L> {
 
     async fn make_durable(&self, fence: Fence, changes: Vec<Change>) -> Result<(), StoreError> {
         if fence.epoch == 0 {
-            return self.write_unowned(&changes).await;
+            return self.write_unowned(changes).await;
         }
         if !self.guard.holds(fence) {
             return Err(StoreError::Fenced); // P5
@@ -246,9 +246,14 @@ impl<L: Log> Pipeline<L> {
         }
     }
 
-    /// Rows that belong to no shard: files and remembered answers, one row to a batch, with the time of day.
-    async fn write_unowned(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.a_few_times(changes, self.time_of_day()).await
+    /// Rows that belong to no shard, each at its own time: several batches of one row each may come together.
+    async fn write_unowned(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let mut times: BTreeMap<i64, Vec<Change>> = BTreeMap::new();
+        for change in changes {
+            times.entry(unowned::time_of(&change)?).or_default().push(change);
+        }
+        let written = join_all(times.iter().map(|(at, changes)| self.a_few_times(changes, *at))).await;
+        written.into_iter().collect()
     }
 
     /// Writes rows of a creation: of epoch 0, so that whatever their entity writes later replaces them.
@@ -266,15 +271,6 @@ impl<L: Log> Pipeline<L> {
             pause *= 2;
         }
         self.log.put_rows(changes, at).await
-    }
-
-    /// Microseconds since 1970, never the same twice.
-    pub(super) fn time_of_day(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-        let later = |last: i64| Some(now.max(last + 1));
-        let last = self.clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or(now);
-        now.max(last + 1)
     }
 
     /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a new

@@ -10,12 +10,13 @@ use futures_util::future::join_all;
 use schema::cql::{Alone, CqlOptions, CqlStore, Guard, OpenError, migrate};
 use schema::ids::{AgentId, Seq};
 use schema::ownership::Ownership;
-use schema::rows::AgentRow;
-use schema::store::{Batch, CreateAgentError, EmailBudget, Fence, Store, StoreError, Write};
+use schema::rows::{AgentRow, Timestamp};
+use schema::store::{Batch, CreateAgentError, EmailBudget, Fence, Store, StoreError, Write, commit};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 
 use crate::fixtures::{FENCE, account, agent, direct, head, message, pending};
+use crate::groups::file;
 
 /// Shards of the test deployment.
 const SHARDS: u32 = 4;
@@ -212,6 +213,27 @@ async fn of_a_slow_owner_and_whoever_takes_over_exactly_one_gets_the_handle() {
         }
     }
     panic!("nobody was ever taken over");
+}
+
+/// One node announces a file, another is given its bytes; neither knows the other's clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_later_than_its_announcement_whatever_order_they_arrive_in() {
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+    let Some(ring) = Ring::of_environment("files").await else { return };
+    let row = |uploaded| vec![Write::Attachment(Box::new(file("att_0123456789abcdef", uploaded)))];
+    let found = async || ring.store.attachment("att_0123456789abcdef").await.expect("reads");
+    assert_eq!(commit(&ring.store, row(false)).await, Ok(()));
+    // The bytes come when the sweep has just found that they did not.
+    assert_eq!(ring.store.sweep(Timestamp(2 * DAY)).await, Ok(1));
+    assert_eq!(found().await, None);
+    assert_eq!(commit(&ring.store, row(true)).await, Ok(()));
+    assert_eq!(found().await, Some(file("att_0123456789abcdef", true)));
+    // What the first node still sends changes nothing.
+    assert_eq!(commit(&ring.store, row(false)).await, Ok(()));
+    assert_eq!(found().await, Some(file("att_0123456789abcdef", true)), "U1");
+    assert_eq!(ring.store.sweep(Timestamp(2 * DAY)).await, Ok(0));
+    let entity = vec![Write::AgentState(agent(1), Box::default())];
+    assert!(matches!(commit(&ring.store, entity).await, Err(StoreError::Unavailable(_))), "U2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

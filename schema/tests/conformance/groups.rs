@@ -129,7 +129,7 @@ pub(crate) async fn a_released_email_starts_anew(store: &dyn Store) {
     assert_eq!(store.create_agent(account(2, "alice-2"), None, budget).await, Ok(()));
 }
 
-fn file(id: &str, uploaded: bool) -> AttachmentRow {
+pub(crate) fn file(id: &str, uploaded: bool) -> AttachmentRow {
     AttachmentRow {
         id: id.into(),
         uploader: agent(1),
@@ -155,15 +155,15 @@ pub(crate) async fn states_reports_and_files_are_kept(store: &dyn Store) {
         at: Timestamp(1),
     };
     let file = file("att_0123456789abcdef", true);
+    assert_eq!(commit(store, vec![Write::Attachment(Box::new(file.clone()))]).await, Ok(()));
     let writes = vec![
         Write::AgentState(agent(1), Box::new(state.clone())),
         Write::Report(agent(1), Box::new(report(2))),
         Write::Report(agent(1), Box::new(report(3))),
-        Write::Attachment(Box::new(file.clone())),
         Write::AttachmentUse(file.id.clone(), direct(1, 2), Seq(300)),
         Write::AttachmentUse(file.id.clone(), direct(1, 2), Seq(3)),
     ];
-    assert_eq!(commit(store, writes).await, Ok(()));
+    assert_eq!(submit(store, writes).await, Ok(()));
     assert_eq!(store.agent_state(agent(1)).await, Ok(Some(state)));
     assert_eq!(store.reports(agent(1)).await, Ok(vec![report(2), report(3)]));
     let (first, next) = store.all_reports(None, 1).await.expect("reads");
