@@ -25,7 +25,7 @@ use super::OpenError;
 use super::layout::Place;
 use super::log::Tables;
 use super::pipeline::Pipeline;
-use super::session::{Cql, failed, misshapen};
+use super::session::{Cql, misshapen};
 use crate::ids::AgentId;
 use crate::kv::keys::Table;
 use crate::kv::local::{changed, charge};
@@ -129,7 +129,7 @@ impl Identity {
 
     async fn read(&self, which: usize, at: &Place) -> Result<Option<Vec<u8>>, StoreError> {
         let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.session.execute_unpaged(&self.read[which], values).await.map_err(|e| failed(&e))?;
+        let answer = self.cql.run(&self.read[which], values).await?;
         let rows = answer.into_rows_result().map_err(misshapen)?;
         // A row of a transaction that was undone may be there with nothing in it.
         Ok(rows.maybe_first_row::<(Option<Vec<u8>>,)>().map_err(misshapen)?.and_then(|(value,)| value))
@@ -162,8 +162,8 @@ impl Identity {
             if self.cql.decide(&self.claim, (p, b, c, &mine, now)).await.map_err(Again::Unknown)? {
                 return Ok(true);
             }
-            let answer = self.cql.session.execute_unpaged(&self.claimed, (p, b, c)).await;
-            let rows = answer.map_err(|e| failed(&e)).and_then(|a| a.into_rows_result().map_err(misshapen));
+            let answer = self.cql.run(&self.claimed, (p, b, c)).await;
+            let rows = answer.and_then(|answer| answer.into_rows_result().map_err(misshapen));
             let rows = rows.map_err(Again::Unknown)?;
             let row = rows.maybe_first_row::<(Option<Vec<u8>>, Option<i64>)>();
             let Some((Some(owner), since)) = row.map_err(|e| Again::Unknown(misshapen(e)))? else {
@@ -195,7 +195,7 @@ impl Identity {
     pub(super) async fn resolve(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let at = Place::of(key)?;
         let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.session.execute_unpaged(&self.resolve, values).await.map_err(|e| failed(&e))?;
+        let answer = self.cql.run(&self.resolve, values).await?;
         let rows = answer.into_rows_result().map_err(misshapen)?;
         let row = rows.maybe_first_row::<(Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>)>().map_err(misshapen)?;
         let Some((Some(owner), None, creation)) = row else { return Ok(None) };
