@@ -3,7 +3,7 @@
 //! Needs `AGENTCHAT_TEST_CQL=host:port[,host:port]`; `tests/run-cql` starts a ring and sets it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -129,24 +129,30 @@ impl Ring {
         self.session.query_unpaged(insert, values).await.expect("written");
     }
 
-    /// Takes a claim over, again and again, as somebody does for whom its time is over.
-    async fn take_over(&self, handle: &str, by: AgentId) -> bool {
+    /// Whose a handle is, and whether that is confirmed.
+    async fn owner(&self, handle: &str) -> Option<(Vec<u8>, bool)> {
+        let select = format!("SELECT v, claimed_at FROM {}.handles WHERE p=? AND b=0 AND c=?", self.options.keyspace);
+        let rows = self.session.query_unpaged(select, (handle.as_bytes(), &[][..] as &[u8])).await.expect("reads");
+        let row = rows.into_rows_result().expect("rows").maybe_first_row::<(Vec<u8>, Option<i64>)>().expect("a row");
+        row.map(|(owner, since)| (owner, since.is_none()))
+    }
+
+    /// Takes a claim over as soon as there is one, as somebody does for whom its time is over; until `stop`.
+    async fn take_over(&self, handle: &str, by: AgentId, stop: &AtomicBool) {
         let keyspace = &self.options.keyspace;
         let update =
             format!("UPDATE {keyspace}.handles SET v=?, claimed_at=null WHERE p=? AND b=0 AND c=? IF claimed_at>?");
         let update = self.session.prepare(update).await.expect("prepared");
         let by = rmp_serde::to_vec(&by).expect("encodes");
-        loop {
-            let values = (&by, handle.as_bytes(), &[][..] as &[u8], 0_i64);
-            let answer = self.session.execute_unpaged(&update, values).await.expect("answered");
-            let rows = answer.into_rows_result().expect("rows");
-            let row: scylla::value::Row = rows.first_row().expect("a verdict");
-            if row.columns[0] == Some(scylla::value::CqlValue::Boolean(true)) {
-                return true;
-            }
-            // A row with an owner and without a time is confirmed.
-            if self.store.agent_by_handle(handle).await.expect("reads").is_some() {
-                return false;
+        while !stop.load(Ordering::SeqCst) {
+            match self.owner(handle).await {
+                Some((_, true)) => return,
+                // Whatever comes of it: the row tells in the end.
+                Some((_, false)) => {
+                    let values = (&by, handle.as_bytes(), &[][..] as &[u8], 0_i64);
+                    drop(self.session.execute_unpaged(&update, values).await);
+                }
+                None => tokio::task::yield_now().await,
             }
         }
     }
@@ -192,10 +198,16 @@ async fn of_a_slow_owner_and_whoever_takes_over_exactly_one_gets_the_handle() {
     let budget = EmailBudget { live: 250, lifetime: 250 };
     let (mut lost, mut live) = (0, Vec::new());
     for n in 1..=200 {
-        let (handle, code) = (format!("slow-{n}"), format!("code-{n}"));
+        let (handle, code, stop) = (format!("slow-{n}"), format!("code-{n}"), AtomicBool::new(false));
         assert_eq!(store.put_pending(pending(&code)).await, Ok(()));
-        let slow = store.create_agent(account(n, &handle), Some(code.clone()), Some(budget));
-        let (created, taken) = tokio::join!(slow, ring.take_over(&handle, agent(255)));
+        let slow = async {
+            let created = store.create_agent(account(n, &handle), Some(code.clone()), Some(budget)).await;
+            stop.store(true, Ordering::SeqCst);
+            created
+        };
+        let (created, ()) = tokio::join!(slow, ring.take_over(&handle, agent(255), &stop));
+        let theirs = rmp_serde::to_vec(&agent(255)).expect("encodes");
+        let taken = ring.owner(&handle).await == Some((theirs, true));
         assert_eq!(created, if taken { Err(CreateAgentError::HandleTaken) } else { Ok(()) }, "I3: {handle}");
         let owner = if taken { agent(255) } else { agent(n) };
         assert_eq!(store.agent_by_handle(&handle).await, Ok(Some(owner)));
