@@ -13,14 +13,16 @@
 //!     rows again as they were: at the entry's own time, so that to do it twice, or late, changes nothing. An entry
 //!     that it does not read never had rows, and never gets any: it removes the log before it reads anything else, also
 //!     for what is still on its way there, or an owner after it would find that and act on it.
-//! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer. No clock
-//!     is asked for the time of a write: rows of a creation have time 1, rows that no entity owns say theirs (`unowned`).
-//! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours. Of rows, only
-//!     those that are not known to be written are sent again, at the same time; the next entry waits for all of them (P1).
+//! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer. No
+//!     clock is asked for the time of a write: rows of a creation have time 1, rows that no entity owns say theirs
+//!     (`unowned`).
+//! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours. Of rows,
+//!     only those that are not known to be written are sent again, at the same time; the next entry waits for all of
+//!     them (P1).
 //! P5  After an entry that was fenced no other is sent under its epoch: it would take the place of one that a new owner
 //!     has to finish, and leave a gap.
-//! P6  A shard is at rest under an epoch when the rows of its last entry are written and nothing is under way. Who takes
-//!     it over from there reads no log of it, nor does anybody later: what still arrives there is not acted on.
+//! P6  A shard is at rest under an epoch when the rows of its last entry are written and nothing is under way. Who
+//!     takes it over from there reads no log of it, nor does anybody later: what still arrives there is not acted on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -315,8 +317,8 @@ impl<L: Log> Pipeline<L> {
         self.put_rest(&rest, at).await
     }
 
-    /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a new
-    /// owner, before it reads anything.
+    /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a
+    /// new owner, before it reads anything.
     pub async fn settle(self: &Arc<Self>, fence: Fence, from: u64) -> Result<(), StoreError> {
         if from == fence.epoch && from > 1 {
             let (this, of) = (Arc::clone(self), Fence { epoch: from - 1, ..fence });

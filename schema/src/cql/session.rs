@@ -1,10 +1,35 @@
 //! One connection to the cluster, its statements, and what their errors mean.
 //!
+//! ```text
+//!   statements                  consistency   serial        idempotent  driver repeats   speculated    an error means
+//!   rows, entries: written      LOCAL_QUORUM  -             yes         on another node  after 250 ms  perhaps written A
+//!   rows, entries, all leases,  LOCAL_QUORUM  -             yes         on another node  after 250 ms  nothing B
+//!     all shards: read
+//!   one name, email, code,      LOCAL_SERIAL  -             yes         no               after 250 ms  nothing B
+//!     lease, group: read
+//!   names, emails, codes: LWT   LOCAL_QUORUM  LOCAL_SERIAL  no          no               no            perhaps done C
+//!   leases: LWT                 LOCAL_QUORUM  LOCAL_SERIAL  said to be  no               after 1 s     perhaps done D
+//!   shards: LWT, one batch      LOCAL_QUORUM  LOCAL_SERIAL  no          no               no            perhaps done E
+//!   definitions, schema lock    LOCAL_QUORUM  LOCAL_SERIAL  no          if not done      no            perhaps done F
+//!
+//!   A  The pipeline repeats it until it is written or the epoch is over; rows of no shard and of a creation four times,
+//!      and then the caller hears of it and may submit the same again (W4).
+//!   B  The caller hears of it and answers 503; what compares and sets reads again first.
+//!   C  It is asked again in a form that recognises its own effect (I1). Codes that are taken or counted cannot be: there
+//!      the caller hears that nobody knows.
+//!   D  The row is read before the next renewal, also after a refusal.  E  The group is read.
+//!   F  Definitions can be repeated, and are, five times; the lock ends by itself.
+//! ```
 //! Q1  Reads and writes are LOCAL_QUORUM, so a read that starts after a write was answered sees it.
-//! Q2  Every plain statement is absolute and carries its timestamp, so it may be sent again, also speculatively. The
-//!     driver repeats it on another node; a conditional one is never repeated by the driver.
-//! Q3  Except for leases, which cannot wait until a node that is stuck is given up: asked twice, one of the two finds the
-//!     row changed, and whoever asked reads it then.
+//! Q2  Every plain statement is absolute and carries its timestamp, so it may be sent again, also speculatively; a
+//!     conditional one is never repeated by the driver. The driver tells the last of several errors: `Unavailable`
+//!     about a plain write may follow an attempt that was applied, and is treated as `Timeout` is.
+//! Q3  Leases are speculated nevertheless: a node that is stuck would cost one its lease, and with it all its shards,
+//!     before it is given up. They compare the whole row, so of two attempts one is applied, and the other finds the
+//!     row changed; a refusal may therefore be our own doing, and whoever asked reads the row then. Nothing else that
+//!     is conditional is speculated: it can wait, and a second proposer makes both slower.
+//! Q4  At most [`IN_FLIGHT`] statements about rows, logs and names are under way; one that finds no place in time is
+//!     refused unsent. Leases, shards, sweeps (one page at a time) and definitions are few, and wait for nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,15 +57,15 @@ use crate::store::StoreError;
 const CONNECT: Duration = Duration::from_secs(3);
 /// One request, all its attempts included.
 const REQUEST: Duration = Duration::from_secs(6);
-/// A read that takes longer is also sent to another node.
+/// What is idempotent and takes longer is also sent to another node, once.
 const SPECULATE: Duration = Duration::from_millis(250);
 /// A lease that is not renewed by then is asked for by another node as well.
 const SPECULATE_LEASE: Duration = Duration::from_millis(1_000);
 /// Statements about rows, logs and names that a node has under way. At 5 ms each that makes 200,000 a second, more than
 /// a node needs: beyond it a slow ring would be given a longer queue, and answer nothing sooner.
 const IN_FLIGHT: usize = 1_024;
-/// How long a statement waits for its turn before it is refused: half of [`REQUEST`], so that whoever is refused hears of
-/// it before it would have heard of a timeout.
+/// How long a statement waits for its turn before it is refused: half of [`REQUEST`], so that whoever is refused hears
+/// of it before it would have heard of a timeout.
 const TURN: Duration = Duration::from_secs(3);
 /// Rows that one answer of the cluster holds at most; more come in pages.
 const ROWS_PER_PAGE: i32 = 1_000;
