@@ -91,6 +91,32 @@ pub(crate) async fn watchers_follow_the_books(store: &dyn Store) {
     assert_eq!(store.watchers(agent(1), None, 10).await.map(|left| left.len()), Ok(2));
 }
 
+pub(crate) async fn watchers_and_handles_come_in_pages_and_in_order(store: &dyn Store) {
+    let book = ContactRow { agent: agent(1), handle: "h1".into(), notes: None, added_at: Timestamp(1) };
+    let books = (1..=120).map(|n| Write::Contact(agent(n), book.clone())).collect();
+    assert_eq!(submit(store, books).await, Ok(()));
+    let mut all: Vec<AgentId> = (1..=120).map(agent).collect();
+    all.sort_unstable();
+    let mut found = store.watchers(agent(1), None, 50).await.expect("reads");
+    while let Some(last) = found.last().copied().filter(|_| found.len() < 200) {
+        let page = store.watchers(agent(1), Some(last), 50).await.expect("reads");
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!(found, all);
+    let accounts: Vec<AgentRow> = (1..=120).map(|n| account(n, &format!("spread-{n}"))).collect();
+    let mut handles: Vec<String> = accounts.iter().map(|row| row.handle.clone()).collect();
+    handles.sort();
+    assert_eq!(store.create_agents(accounts).await, Ok(()));
+    for (prefix, limit) in [("sp", 120), ("spread-", 9), ("spread-1", 7), ("spread-1", 900), ("spread-11", 20)] {
+        let wanted: Vec<_> = handles.iter().filter(|handle| handle.starts_with(prefix)).take(limit).cloned().collect();
+        let found = store.directory(prefix, limit).await.expect("reads");
+        assert_eq!(found.into_iter().map(|(handle, _)| handle).collect::<Vec<_>>(), wanted, "{prefix} {limit}");
+    }
+}
+
 pub(crate) async fn the_directory_lists_who_may_be_found(store: &dyn Store) {
     for (n, handle) in [(1, "alice"), (2, "alice-2"), (3, "alfred"), (4, "bob")] {
         store.create_agent(account(n, handle), None, None).await.expect("created");
