@@ -6,9 +6,9 @@
 //!     confirm  -            ours    the account       us, for good; writes the account if it is not there yet
 //! ```
 //! I1  A transaction that failed may have happened: it is asked again in a form that recognises its own effect.
-//! I2  A creation claims the handle, takes the code, charges the email, confirms the claim, then writes the agent's rows;
-//!     a refusal gives back what was taken, in the opposite order. A crash before the confirmation costs at most one
-//!     registration of the email's budget; the claim is free again after [`CLAIM`].
+//! I2  A creation claims the handle, takes the code, charges the email, confirms the claim, then writes the agent's
+//!     rows; a refusal gives back what was taken, in the opposite order. A crash before the confirmation costs at most
+//!     one registration of the email's budget; the claim is free again after [`CLAIM`].
 //! I3  Nothing that the account needs is written before its claim is confirmed, and a confirmed claim is never taken
 //!     over: an owner that was slow finds its claim gone before it has written anything.
 //! I4  The confirmation is the commit: it carries the account, and whoever asks for the handle after a crash finishes
@@ -33,8 +33,8 @@ use crate::kv::{EmailChange, KvOp, keys};
 use crate::rows::{AgentRow, EmailRow, PendingRow};
 use crate::store::{CreateAgentError, EmailBudget, StoreError, Write};
 
-/// A claimed handle that is not confirmed by then is free again. Clocks of two nodes are compared here: one that is ahead
-/// takes a claim over early, which costs its owner a refusal, and nothing else (I3).
+/// A claimed handle that is not confirmed by then is free again. Clocks of two nodes are compared here: one that is
+/// ahead takes a claim over early, which costs its owner a refusal, and nothing else (I3).
 const CLAIM: Duration = Duration::from_secs(60);
 /// How long a confirmed handle carries its account (I4). Whoever registers again after a crash does so within minutes;
 /// and it is far below `gc_grace_seconds`, so what is written again never outlives the mark of its removal.
@@ -183,8 +183,8 @@ impl Identity {
         .await
     }
 
-    /// Makes a claim final (I3); `false`: it was not ours any more. An attempt whose outcome is unknown is asked again: it
-    /// is refused only if the handle has another owner, which it cannot have after an attempt that went through.
+    /// Makes a claim final (I3); `false`: it was not ours any more. An attempt whose outcome is unknown is asked again:
+    /// it is refused only if the handle has another owner, which it cannot have after an attempt that went through.
     async fn confirm(&self, row: &AgentRow) -> Result<bool, StoreError> {
         let (at, mine, creation) = (Place::of(&keys::handle(&row.handle))?, value(&row.id)?, value(row)?);
         let values = (&creation, &at.partition.key, at.partition.bucket, &at.place, &mine);
