@@ -195,9 +195,9 @@ async fn a_claim_that_is_not_confirmed_is_free_again_and_a_confirmed_one_never()
 async fn of_a_slow_owner_and_whoever_takes_over_exactly_one_gets_the_handle() {
     let Some(ring) = Ring::of_environment("slow_owners").await else { return };
     let store = &ring.store;
-    let budget = EmailBudget { live: 250, lifetime: 250 };
+    let budget = EmailBudget { live: 60, lifetime: 60 };
     let (mut lost, mut live) = (0, Vec::new());
-    for n in 1..=200 {
+    for n in 1..=50 {
         let (handle, code, stop) = (format!("slow-{n}"), format!("code-{n}"), AtomicBool::new(false));
         assert_eq!(store.put_pending(pending(&code)).await, Ok(()));
         let slow = async {
@@ -205,11 +205,11 @@ async fn of_a_slow_owner_and_whoever_takes_over_exactly_one_gets_the_handle() {
             stop.store(true, Ordering::SeqCst);
             created
         };
-        let (created, ()) = tokio::join!(slow, ring.take_over(&handle, agent(255), &stop));
-        let theirs = rmp_serde::to_vec(&agent(255)).expect("encodes");
+        let (created, ()) = tokio::join!(slow, ring.take_over(&handle, agent(61), &stop));
+        let theirs = rmp_serde::to_vec(&agent(61)).expect("encodes");
         let taken = ring.owner(&handle).await == Some((theirs, true));
         assert_eq!(created, if taken { Err(CreateAgentError::HandleTaken) } else { Ok(()) }, "I3: {handle}");
-        let owner = if taken { agent(255) } else { agent(n) };
+        let owner = if taken { agent(61) } else { agent(n) };
         assert_eq!(store.agent_by_handle(&handle).await, Ok(Some(owner)));
         assert_eq!(store.agent(agent(n)).await.expect("reads").is_some(), !taken, "I3: {handle}");
         assert_eq!(store.pending(&code).await.expect("reads").is_some(), taken, "I2: the code is given back");
