@@ -1,6 +1,9 @@
 //! `agentchat admin`: the operator surface of a running node, from the command line.
 //!
 //! Speaks HTTP to the node like any other client; the token comes from the same setting that the node reads.
+//!
+//! A1  Never by the public URL: proxies in front of it keep `/operator` shut. The node is the one that listens on this
+//!     machine, or the one that `--url` names.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -89,8 +92,11 @@ pub enum AdminError {
     #[error("set AGENTCHAT_OPERATOR_TOKEN (or --operator-token) to the token of the running node")]
     Token,
     /// No node.
-    #[error("cannot reach the node: is it running there, and does --public-url or --listen name it?")]
-    Unreachable(#[from] reqwest::Error),
+    #[error("cannot reach the node at {0}: does it run, and do --listen and --config (or --url) name it?")]
+    Unreachable(String, #[source] reqwest::Error),
+    /// It broke off, or answered something else than a node does.
+    #[error("the node did not answer as a node does")]
+    Answer(#[from] reqwest::Error),
     /// It refused.
     #[error("the node answered {0}: {1}")]
     Refused(u16, String),
@@ -99,9 +105,12 @@ pub enum AdminError {
     Output(#[from] std::io::Error),
 }
 
-/// Runs one command to its end.
-pub async fn run(config: &Config, command: AdminCommand) -> Result<(), AdminError> {
-    let node = Node::at(config, config.public_url())?;
+/// Runs one command to its end, at the node on this machine or at the one behind `url`.
+pub async fn run(config: &Config, url: Option<String>, command: AdminCommand) -> Result<(), AdminError> {
+    let node = match url {
+        Some(url) => Node::at(config, url.trim_end_matches('/').to_owned())?,
+        None => Node::nearby(config)?,
+    };
     let (method, path, body) = match command {
         AdminCommand::Provision { count, prefix, start, out } => {
             return node.provision(count, &prefix, start, out).await;
@@ -164,7 +173,7 @@ impl Node {
         if !body.is_null() {
             request = request.json(&body);
         }
-        let answer = request.send().await?;
+        let answer = request.send().await.map_err(|error| AdminError::Unreachable(self.base.clone(), error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);

@@ -41,8 +41,17 @@ enum Command {
     /// Serve until SIGTERM or Ctrl-C (the default)
     Serve,
     /// Command a running node: create agents in bulk, suspend, pause, make system agents, read reports
-    #[command(subcommand)]
-    Admin(AdminCommand),
+    ///
+    /// The node is the one on this machine, at its listen address: /operator belongs behind a proxy that does not pass it on.
+    #[command(after_help = "Example:
+  agentchat admin --url http://10.0.1.2:8080 drain")]
+    Admin {
+        /// Another node, by the address at which this machine reaches it [default: the one that listens at --listen]
+        #[arg(long, global = true, value_name = "URL")]
+        url: Option<String>,
+        #[command(subcommand)]
+        command: AdminCommand,
+    },
     /// Verify the embedded store of a stopped server: every frame, every row, and what rows say of each other
     Check,
     /// Look for what keeps this machine from serving: settings, address, store, mail, objects, clock, files
@@ -114,7 +123,7 @@ impl Cli {
             Command::Serve => serve(config),
             Command::Check => check(&config),
             Command::Migrate { replication } => migrate(&config, replication),
-            Command::Admin(command) => admin(&config, command),
+            Command::Admin { url, command } => waited(async { admin::run(&config, url, command).await.map(|()| true) }),
             Command::Doctor => waited(async { Ok::<_, Infallible>(doctor::run(&config).await) }),
             Command::Ready => ready(&config),
             Command::Backup { dir } => waited(async {
@@ -153,10 +162,6 @@ fn waited<E: Error>(task: impl Future<Output = Result<bool, E>>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error),
     }
-}
-
-fn admin(config: &Config, command: AdminCommand) -> ExitCode {
-    waited(async { admin::run(config, command).await.map(|()| true) })
 }
 
 fn ready(config: &Config) -> ExitCode {
@@ -223,7 +228,13 @@ fn check(config: &Config) -> ExitCode {
 }
 
 /// Says what went wrong, with its causes, to whoever started the process.
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+fn fail(error: &dyn Error) -> ExitCode {
+    eprintln!("agentchat: {}", told(error));
+    ExitCode::FAILURE
+}
+
+/// An error with its causes; a cause that the text tells already is not told twice.
+pub fn told(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -233,8 +244,7 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         }
         cause = inner.source();
     }
-    eprintln!("agentchat: {text}");
-    ExitCode::FAILURE
+    text
 }
 
 #[cfg(test)]
@@ -253,6 +263,10 @@ mod tests {
             assert_eq!(config.listen.port(), 1);
         }
         assert!(Cli::try_parse_from(["agentchat", "--listen", "here"]).is_err());
+        for line in [["admin", "--url", "http://a:1", "drain"], ["admin", "drain", "--url", "http://a:1"]] {
+            let parsed = Cli::try_parse_from(["agentchat"].into_iter().chain(line)).unwrap();
+            assert!(matches!(parsed.command, Some(Command::Admin { url: Some(url), .. }) if url == "http://a:1"));
+        }
         let line = ["agentchat", "migrate", "--store", "cql://a:1/k", "--replication", "1"];
         let config = Config::load(&Cli::try_parse_from(line).unwrap().flags).unwrap();
         assert_eq!(config.cql().unwrap().unwrap().nodes, ["a:1"]);

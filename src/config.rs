@@ -32,7 +32,8 @@ pub struct Flags {
     #[arg(long, global = true, env = "AGENTCHAT_LISTEN", value_name = "IP:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<SocketAddr>,
-    /// Base of every absolute URL in an answer [default: http://<listen>]
+    /// Base of every absolute URL in an answer; unset, with an address that stands for all of this machine's, URLs lead to
+    /// this machine itself and to no other [default: http://<listen>]
     #[arg(long, global = true, env = "AGENTCHAT_PUBLIC_URL", value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     public_url: Option<String>,
@@ -222,7 +223,7 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Numbers {
-    /// Authenticated requests, per agent and second.
+    /// Authenticated requests, per agent or owner and second.
     pub requests_per_second: u32,
     /// Sends, per agent and second.
     pub sends_per_second: u32,
@@ -394,7 +395,7 @@ impl Config {
 
     /// Base of absolute URLs, without a trailing slash.
     pub fn public_url(&self) -> String {
-        let url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", self.listen));
+        let url = self.public_url.clone().unwrap_or_else(|| self.local_url());
         url.trim_end_matches('/').to_owned()
     }
 
@@ -450,6 +451,7 @@ impl Config {
             sign_in_verify_per_10_minutes: self.rate(numbers.sign_in_verify_per_10_minutes),
             refresh_per_minute: self.rate(numbers.refresh_per_minute),
             claims_per_10_minutes: self.rate(numbers.claims_per_10_minutes),
+            owner_requests_per_second: self.rate(numbers.requests_per_second),
         }
     }
 
@@ -487,6 +489,21 @@ mod tests {
         assert_eq!(config.identity_rules().budget, EmailBudget { live: 10, lifetime: 3 });
         assert_eq!(config.domain_limits().requests_per_second, None);
         assert_eq!(config.domain_limits().sends_per_second, Some(60));
+    }
+
+    #[test]
+    #[rustfmt::skip] // the columns are the test
+    fn without_a_public_url_links_lead_to_this_machine() {
+        let public_url = |toml: &str| load(toml, Flags::default()).unwrap().public_url();
+        for (listen, expected) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("192.0.2.7:1", "http://192.0.2.7:1"),
+            ("0.0.0.0:1",   "http://127.0.0.1:1"),
+            ("[::]:1",      "http://[::1]:1"),
+        ] {
+            assert_eq!(public_url(&format!("listen = \"{listen}\"")), expected);
+        }
+        assert_eq!(public_url("listen = \"0.0.0.0:1\"\npublic_url = \"https://chat.example/\""), "https://chat.example");
     }
 
     #[test]

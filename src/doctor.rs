@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use schema::embedded::{Presence, free_bytes, probe};
 use tokio::net::TcpListener;
 
+use crate::cli::told;
 use crate::config::{Config, LimitSet};
+use crate::dashboard::is_for_this_machine;
 use crate::mail::Mailer;
 use crate::metrics::open_files_max;
 use crate::node::store_directory;
@@ -64,19 +66,6 @@ fn fail(what: &'static str, found: impl Into<String>, next: impl Into<String>) -
     Finding { level: Level::Fail, what, found: found.into(), next: next.into() }
 }
 
-/// An error with its causes.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if !text.contains(&inner.to_string()) {
-            text = format!("{text}: {inner}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
 /// Checks everything and prints a line each; `true` when nothing failed.
 pub async fn run(config: &Config) -> bool {
     let mut findings = settings(config);
@@ -110,25 +99,7 @@ pub async fn run(config: &Config) -> bool {
 /// What parses may still be unwise.
 fn settings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![ok("settings", format!("read; public address {}", config.public_url()))];
-    let public = !config.listen.ip().is_loopback();
-    match url::Url::parse(&config.public_url()) {
-        Err(error) => findings.push(fail(
-            "public url",
-            format!("{:?} is no URL: {error}", config.public_url()),
-            "set AGENTCHAT_PUBLIC_URL to what clients type, such as https://chat.example.com",
-        )),
-        Ok(_) if public && config.has_default_url() => findings.push(warn(
-            "public url",
-            "not set, although other machines can connect: links in answers will not lead here",
-            "set AGENTCHAT_PUBLIC_URL to what clients type, such as https://chat.example.com",
-        )),
-        Ok(url) if url.scheme() == "http" && !is_local(&url) => findings.push(warn(
-            "public url",
-            "keys and messages travel unencrypted",
-            "put a proxy with TLS in front (docs/self-hosting.md), and https:// into AGENTCHAT_PUBLIC_URL",
-        )),
-        Ok(_) => {}
-    }
+    findings.extend(public_url(config));
     if config.limits == LimitSet::Open {
         findings.push(warn(
             "limits",
@@ -148,12 +119,31 @@ fn settings(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn is_local(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback() || ip.is_unspecified(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback() || ip.is_unspecified(),
-        None => false,
+/// What is wrong with the address that clients are told, if anything is.
+fn public_url(config: &Config) -> Option<Finding> {
+    const SET: &str = "set AGENTCHAT_PUBLIC_URL to what clients type, such as https://chat.example.com";
+    let base = config.public_url();
+    let others_connect = !config.listen.ip().is_loopback();
+    match url::Url::parse(&base) {
+        Err(error) => Some(fail("public url", format!("{base:?} is no URL: {error}"), SET)),
+        Ok(_) if others_connect && config.has_default_url() && is_for_this_machine(&base) => Some(warn(
+            "public url",
+            format!("not set, although other machines can connect: links in answers lead to {base}, which is this one"),
+            SET,
+        )),
+        Ok(url) if url.scheme() == "http" && !is_for_this_machine(&base) => Some(warn(
+            "public url",
+            "plain HTTP: keys and messages travel unencrypted, and browsers keep no sign-in to the dashboard",
+            "put a proxy with TLS in front (docs/self-hosting.md), and https:// into AGENTCHAT_PUBLIC_URL",
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// Says the same in the log, for whoever starts a server without asking first.
+pub fn log_public_url(config: &Config) {
+    if let Some(Finding { found, next, .. }) = public_url(config) {
+        tracing::warn!("public url: {found}; {next}");
     }
 }
 
@@ -366,7 +356,10 @@ mod tests {
         let read = ("settings", Level::Ok);
         let off = ("operator", Level::Ok);
         assert_eq!(levels(""), [read, off]);
-        assert_eq!(levels("listen = \"0.0.0.0:1\""), [read, ("public url", Level::Warn), off]);
+        for listen in ["0.0.0.0:1", "[::]:1", "192.0.2.7:1"] {
+            assert_eq!(levels(&format!("listen = {listen:?}")), [read, ("public url", Level::Warn), off], "{listen}");
+        }
+        assert_eq!(levels("listen = \"0.0.0.0:1\"\npublic_url = \"http://localhost:1\""), [read, off]);
         assert_eq!(levels("public_url = \"http://chat.example.com\""), [read, ("public url", Level::Warn), off]);
         assert_eq!(levels("public_url = \"https://chat.example.com\""), [read, off]);
         assert_eq!(levels("public_url = \"nonsense\""), [read, ("public url", Level::Fail), off]);

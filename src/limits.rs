@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use schema::ids::{AgentId, ConversationId};
+use schema::ids::{AgentId, ConversationId, OwnerId};
 
 use crate::shared::{Shared, Taking, Window};
 use crate::wire::error::ApiError;
@@ -62,6 +62,8 @@ pub struct Rates {
     pub refresh_per_minute: Option<u32>,
     /// Claims, per IP.
     pub claims_per_10_minutes: Option<u32>,
+    /// Requests to the dashboard, per owner: the limit on all authenticated requests.
+    pub owner_requests_per_second: Option<u32>,
 }
 
 /// What a code is verified for. Each kind is counted by itself.
@@ -96,6 +98,7 @@ pub struct Gates {
     verify_sign_in: Gate<IpAddr>,
     refresh: Gate<IpAddr>,
     claim: Gate<IpAddr>,
+    owner_request: Gate<OwnerId>,
 }
 
 impl Gates {
@@ -125,6 +128,7 @@ impl Gates {
             verify_sign_in: Gate::new("verify-sign-in", rates.sign_in_verify_per_10_minutes, 10 * MINUTE),
             refresh: Gate::new("refresh", rates.refresh_per_minute, MINUTE),
             claim: Gate::new("claim", rates.claims_per_10_minutes, 10 * MINUTE),
+            owner_request: Gate::new("owner-request", rates.owner_requests_per_second, SECOND),
         }
     }
 
@@ -240,6 +244,11 @@ impl Gates {
         self.pass_ip(&self.claim, ip).await
     }
 
+    /// Admits one request of an owner who is signed in.
+    pub async fn owner_request(&self, owner: OwnerId) -> Result<(), ApiError> {
+        self.pass(&self.owner_request, owner).await
+    }
+
     /// Drops every key whose budget is whole again (G3).
     pub fn forget_idle(&self) {
         let by_agent = [
@@ -253,6 +262,7 @@ impl Gates {
         ];
         by_agent.into_iter().for_each(Gate::forget_idle);
         self.group_avatar.forget_idle();
+        self.owner_request.forget_idle();
         let by_ip = [
             &self.register,
             &self.verify_register,

@@ -22,6 +22,7 @@ use tracing::info;
 
 use crate::app::{App, Parts};
 use crate::config::{Config, ConfigError};
+use crate::doctor;
 use crate::http;
 use crate::mail::{MailError, Mailer};
 use crate::membership;
@@ -89,6 +90,7 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let (shutdown, draining) = watch::channel(false);
     let app = assemble(config, draining).await?;
     info!(address = %listen, url = app.config.public_url(), data = %app.config.data_dir.display(), "ready");
+    doctor::log_public_url(&app.config);
     let housekeeping = tokio::spawn(housekeeping(app.clone()));
     let served =
         tokio::spawn(http::serve::serve(listener, http::router(&app).with_state(app.clone()), app.shutdown.clone()));

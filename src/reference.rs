@@ -24,7 +24,7 @@ const MEANINGS: [(&str, &str); 5] = [
 
 /// Single limits, under `[numbers]`.
 const NUMBERS: [(&str, &str); 28] = [
-    ("requests_per_second", "Authenticated requests, per agent and second"),
+    ("requests_per_second", "Authenticated requests, per agent or owner and second"),
     ("sends_per_second", "Messages, per agent and second"),
     ("cold_threads", "Strangers written to without an answer yet, per agent in 24 h"),
     ("backlog_warn", "Waiting messages from which senders are warned"),

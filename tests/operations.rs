@@ -163,13 +163,28 @@ fn setting(path: &str, key: &str) -> u64 {
 
 #[test]
 fn whatever_stops_a_node_waits_for_its_drain() {
-    // Shards and requests drain side by side, then sockets, then the lease is given back.
-    let serving = seconds("src/http/serve.rs", "DRAIN").max(seconds("cluster/src/member/own.rs", "DRAIN"));
-    let drain = serving + seconds("src/node.rs", "SOCKETS_DRAIN") + seconds("cluster/src/member/mod.rs", "QUESTION");
+    // Shards and requests drain side by side, then sockets, then the lease is given back: a change and a look each time.
+    let (requests, shards) = (seconds("src/http/serve.rs", "DRAIN"), seconds("cluster/src/member/own.rs", "DRAIN"));
+    let sockets = seconds("src/node.rs", "SOCKETS_DRAIN");
+    let attempts = setting("cluster/src/member/own.rs", "const LEAVE_ATTEMPTS: u32 = ");
+    let lease = attempts * 2 * seconds("cluster/src/member/mod.rs", "QUESTION");
+    let (alone, drain) = (requests + sockets, requests.max(shards) + sockets + lease);
     let pause = setting("deploy/kubernetes/40-nodes.yaml", "seconds: ");
     assert!(setting("deploy/kubernetes/40-nodes.yaml", "terminationGracePeriodSeconds: ") >= drain + pause + 5, "O3");
     assert!(setting("deploy/compose/compose.yaml", "stop_grace_period: ") >= drain + 5, "O3");
     assert!(setting("deploy/systemd/agentchat.service", "TimeoutStopSec=") >= drain + 5, "O3");
+    assert!(setting("docs/self-hosting.md", "--stop-timeout ") >= drain + 5, "O3");
+    // And all of them, and the documents, tell the same times.
+    let (one, many) = (format!("up to {alone} s for one node"), format!("up to {drain} s in a cluster"));
+    for file in ["docs/operations.md", "deploy/Dockerfile", "deploy/systemd/agentchat.service"] {
+        assert!(
+            read(file).contains(&one) && read(file).contains(&many),
+            "O3: {file} does not say {one:?} and {many:?}"
+        );
+    }
+    for file in ["deploy/compose/compose.yaml", "deploy/kubernetes/40-nodes.yaml"] {
+        assert!(read(file).contains(&many), "O3: {file} does not say {many:?}");
+    }
 }
 
 /// The commands of the binary, from the enum that defines them.

@@ -10,6 +10,9 @@
 //! F2  A page ends between two times, never within one: the next page starts before a time, so what shares it would be
 //!     lost.
 //! F3  Metadata is made here, field by field, from what the contract lists.
+//! F4  Nobody learns of an entry that is for another owner, not by its absence either.
+//! F5  Work is bounded: a page reads the logs that can add to it and no more of them than it shows, messages without
+//!     their receipts, and few pages are put together at a time. Which logs, the heads of all conversations say.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -24,13 +27,15 @@ use schema::rows::{
     AgentRow, EventAction, EventActor, EventRow, MessageRow, MessageType, RevokedReason, StatusReason, Timestamp,
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use super::agents::owned;
 use super::session::SignedIn;
 use crate::app::App;
 use crate::http::extract::Segment;
 use crate::queries::conversations::{self, Listed, counterparty};
-use crate::queries::history::{self, Cursor};
+use crate::queries::history;
 use crate::wire::account::{pause_name, status_name};
 use crate::wire::error::ApiError;
 use crate::wire::fields::Query;
@@ -40,6 +45,11 @@ use crate::wire::time::{self, Ts};
 const PAGE: usize = 50;
 /// Conversations whose logs are read side by side.
 const LOGS_AT_ONCE: usize = 8;
+/// Pages that a node puts together at a time. Each reads the heads of all conversations of its agent, which may be
+/// thousands: owners wait for each other, and agents for none of them (F5).
+const PAGES_AT_ONCE: usize = 4;
+
+static TURNS: Semaphore = Semaphore::const_new(PAGES_AT_ONCE);
 
 /// `/dashboard/agents/{handle}/events`.
 pub fn routes() -> Router<App> {
@@ -65,6 +75,7 @@ async fn events(
         Some(text) => time::parse(text).ok_or_else(|| ApiError::field("before", "must be an RFC 3339 time"))?,
         None => Timestamp(u64::MAX),
     };
+    let _turn = TURNS.acquire().await.map_err(|_| ApiError::Internal)?;
     let mut entries = logged(&app, &agent, caller.id()).await?;
     entries.retain(|entry| entry.at < before);
     newest(&mut entries);
@@ -87,9 +98,9 @@ async fn logged(app: &App, agent: &AgentRow, owner: OwnerId) -> Result<Vec<Entry
     let mut entries: Vec<Entry> = rows
         .iter()
         .filter(|row| row.owner.is_none_or(|only| only == owner))
-        .map(|row| Entry { at: row.at, order: (1, row.number), value: event_value(row) })
+        .map(|row| Entry { at: row.at, order: (1, row.number), value: event_value(agent.id, row) })
         .collect();
-    let created = entry("evt_0".to_owned(), EventActor::Agent, "agent.created", json!({}), agent.created_at);
+    let created = entry(event_id(agent.id, 0), EventActor::Agent, "agent.created", json!({}), agent.created_at);
     entries.push(Entry { at: agent.created_at, order: (0, 0), value: created });
     Ok(entries)
 }
@@ -103,9 +114,15 @@ fn entry(id: String, actor: EventActor, action: &str, metadata: Value, at: Times
     json!({"id": id, "actor_type": actor, "action": action, "metadata": metadata, "created_at": Ts(at)})
 }
 
-fn event_value(row: &EventRow) -> Value {
+/// The number of an entry, as a hash: gaps between numbers would tell that there are entries for somebody else (F4).
+fn event_id(agent: AgentId, number: u64) -> String {
+    let digest = Sha256::new().chain_update(agent.0.as_bytes()).chain_update(number.to_be_bytes()).finalize();
+    format!("evt_{}", hex::encode(&digest[..12]))
+}
+
+fn event_value(agent: AgentId, row: &EventRow) -> Value {
     let (action, metadata) = described(&row.action);
-    entry(format!("evt_{}", row.number), row.actor, action, metadata, row.at)
+    entry(event_id(agent, row.number), row.actor, action, metadata, row.at)
 }
 
 /// Name and metadata of an action (F3).
@@ -145,7 +162,8 @@ fn described(action: &EventAction) -> (&'static str, Value) {
 
 /// Merges the agent's messages before a time into `entries` (F1).
 async fn messages(app: &App, agent: AgentId, before: Timestamp, entries: &mut Vec<Entry>) -> Result<(), ApiError> {
-    let listed = conversations::visible(app, agent).await?;
+    let mut listed = conversations::visible(app, agent).await?;
+    listed.retain(|one| one.row.created_at < before);
     let mut rest = listed.as_slice();
     while !rest.is_empty() {
         // Conversations come newest first: once a page is full of newer entries, no older log can add to it.
@@ -154,7 +172,8 @@ async fn messages(app: &App, agent: AgentId, before: Timestamp, entries: &mut Ve
             return Ok(());
         }
         let (now, later) = rest.split_at(rest.len().min(LOGS_AT_ONCE));
-        let logs: Vec<_> = now.iter().map(|one| log_before(app, agent, one, before)).collect();
+        let span = (full.unwrap_or_default(), before);
+        let logs: Vec<_> = now.iter().map(|one| log_within(app, agent, one, span)).collect();
         entries.extend(try_join_all(logs).await?.into_iter().flatten());
         newest(entries);
         rest = later;
@@ -162,18 +181,24 @@ async fn messages(app: &App, agent: AgentId, before: Timestamp, entries: &mut Ve
     Ok(())
 }
 
-/// The newest page of one conversation before a time.
-async fn log_before(app: &App, agent: AgentId, listed: &Listed, before: Timestamp) -> Result<Vec<Entry>, ApiError> {
+/// The newest page of one conversation before a time, as far as it is not older than another.
+async fn log_within(
+    app: &App,
+    agent: AgentId,
+    listed: &Listed,
+    (oldest, before): (Timestamp, Timestamp),
+) -> Result<Vec<Entry>, ApiError> {
     let Some(view) = listed.view(agent) else { return Ok(Vec::new()) };
     let (store, mut end) = (app.store().as_ref(), end_before(app, &view, before).await?);
     let mut found = Vec::new();
     while found.len() < PAGE {
-        let rows = history::page(store, &view, agent, Cursor::Before(end), PAGE).await?;
+        let rows = history::messages_before(store, &view, agent, end, PAGE).await?;
         let Some(last) = rows.last() else { break };
-        end = last.message.seq;
-        let messages = rows.iter().map(|row| &row.message).filter(|message| message.kind != MessageType::System);
-        found.extend(messages.map(|message| message_entry(message, agent, &view)));
-        if rows.len() < PAGE {
+        let exhausted = rows.len() < PAGE || last.created_at < oldest;
+        end = last.seq;
+        let shown = rows.iter().filter(|message| message.kind != MessageType::System && message.created_at >= oldest);
+        found.extend(shown.map(|message| message_entry(message, agent, &view)));
+        if exhausted {
             break;
         }
     }

@@ -32,7 +32,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
-pub use self::tokens::{ACCESS as ACCESS_COOKIE, REFRESH as REFRESH_COOKIE};
+pub use self::tokens::{ACCESS as ACCESS_COOKIE, REFRESH as REFRESH_COOKIE, is_for_this_machine};
 use crate::app::App;
 use crate::wire::error::ApiError;
 

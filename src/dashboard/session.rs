@@ -1,6 +1,7 @@
 //! Signing in and out, and who is signed in.
 //!
-//! S1  Every request asks the owner's entity: a sign-out counts at once, on every node.
+//! S1  Every request asks the owner's entity: a sign-out counts at once, on every node. Then it takes one of the owner's
+//!     requests of this second, as an agent's does.
 //! S2  Only an answer that the sign-in is over takes the cookies away; what fails otherwise may be tried again.
 
 use actors::api::{OwnerView, Refusal};
@@ -58,6 +59,7 @@ impl FromRequestParts<App> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let access = tokens::access(&parts.headers).ok_or(ApiError::SignedOut)?;
         let owner = app.domain.admit_owner(access.owner, access.hash()).await.map_err(signed_out)?;
+        app.gates.owner_request(owner.id).await?;
         Ok(Self { owner, access })
     }
 }

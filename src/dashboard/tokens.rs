@@ -93,11 +93,12 @@ pub fn refresh(headers: &HeaderMap) -> Option<Token> {
     cookie(headers, REFRESH)
 }
 
-/// Whether cookies may travel without encryption: only where the server is configured for plain HTTP on this machine.
-fn plain(base: &str) -> bool {
+/// Whether a server with this public URL is configured for plain HTTP on its own machine: only there cookies may travel
+/// without encryption.
+pub fn is_for_this_machine(base: &str) -> bool {
     let Ok(url) = Url::parse(base) else { return false };
     let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
@@ -106,7 +107,7 @@ fn plain(base: &str) -> bool {
 }
 
 fn set(base: &str, name: &str, value: &str, seconds: u64) -> (header::HeaderName, HeaderValue) {
-    let secure = if plain(base) { "" } else { "; Secure" };
+    let secure = if is_for_this_machine(base) { "" } else { "; Secure" };
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
     // Both parts are ASCII that we made ourselves.
     (header::SET_COOKIE, HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("")))
@@ -170,6 +171,8 @@ mod tests {
             ("http://127.0.0.1:8080", false),
             ("http://localhost",      false),
             ("http://[::1]:8080",     false),
+            ("http://chat.localhost", false),
+            ("http://0.0.0.0:8080",   true),
             ("https://127.0.0.1",     true),
             ("http://192.0.2.1",      true),
             ("http://localhost.evil", true),

@@ -26,7 +26,7 @@ use crate::app::draining;
 const CONNECTIONS_MAX: usize = 1_000_000;
 /// The head of a request has to arrive within this.
 const HEAD_DEADLINE: Duration = Duration::from_secs(15);
-/// Longest drain: sockets are told to go over 5 s and get a moment to say goodbye.
+/// Requests under way are answered within this, or cut. Sockets have left HTTP and drain by themselves.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, for example when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -73,7 +73,21 @@ pub async fn page(
         }
     };
     let upwards = matches!(cursor, Cursor::After(_));
-    Ok(collect(store, view, caller, (low, high, upwards), limit).await?)
+    Ok(collect(store, view, caller, (low, high, upwards), (limit, Receipts::All)).await?)
+}
+
+/// Messages below `end`, newest first, by the rules of [`page`]; how far they came nobody asks, which in a group saves
+/// a read for every member.
+pub async fn messages_before(
+    store: &dyn Store,
+    view: &ConversationView,
+    caller: AgentId,
+    end: Seq,
+    limit: usize,
+) -> Result<Vec<Arc<MessageRow>>, StoreError> {
+    let range = (view.from, view.row.last_seq.min(Seq(end.0.saturating_sub(1))), false);
+    let rows = collect(store, view, caller, range, (limit, Receipts::Own)).await?;
+    Ok(rows.into_iter().map(|seen| seen.message).collect())
 }
 
 /// One message that the caller can see, or 404.
@@ -86,8 +100,18 @@ pub async fn one(
     if message.conversation != view.row.id || message.seq < view.from || message.seq > view.row.last_seq {
         return Err(ApiError::MessageNotFound);
     }
-    let rows = collect(store, view, caller, (message.seq, message.seq, true), 1).await?;
+    let range = (message.seq, message.seq, true);
+    let rows = collect(store, view, caller, range, (1, Receipts::All)).await?;
     rows.into_iter().next().ok_or(ApiError::MessageNotFound)
+}
+
+/// Whose receipts are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receipts {
+    /// The caller's, which say what it hid.
+    Own,
+    /// Those of everybody who got its messages, too.
+    All,
 }
 
 /// Reads until the page is full or the range is exhausted (H2).
@@ -96,7 +120,7 @@ async fn collect(
     view: &ConversationView,
     caller: AgentId,
     (mut low, mut high, upwards): (Seq, Seq, bool),
-    limit: usize,
+    (limit, receipts): (usize, Receipts),
 ) -> Result<Vec<Seen>, StoreError> {
     let mut seen = Vec::with_capacity(limit.min(PAGE_MAX));
     while seen.len() < limit && low <= high {
@@ -115,7 +139,7 @@ async fn collect(
         } else {
             low = high.next(); // seq 1 was read: nothing is left
         }
-        let states = States::read(store, view, caller, &rows, range).await?;
+        let states = States::read(store, view, caller, (&rows, receipts), range).await?;
         seen.extend(rows.into_iter().filter_map(|message| states.of(message)));
     }
     Ok(seen)
@@ -133,13 +157,13 @@ impl States {
         store: &dyn Store,
         view: &ConversationView,
         caller: AgentId,
-        rows: &[Arc<MessageRow>],
+        (rows, receipts): (&[Arc<MessageRow>], Receipts),
         (from, through): (Seq, Seq),
     ) -> Result<Self, StoreError> {
         let id = view.row.id;
         let own = store.receipts(caller, id, from, through, PAGE_MAX).await?.into_iter().collect();
         let mut others: HashMap<Seq, Vec<ReceiptRow>> = HashMap::new();
-        if rows.iter().any(|row| row.sender == caller) {
+        if receipts == Receipts::All && rows.iter().any(|row| row.sender == caller) {
             let members = view.group.as_ref().map_or(&view.row.members, |group| &group.members);
             for member in members.iter().filter(|member| member.agent != caller) {
                 for (seq, receipt) in store.receipts(member.agent, id, from, through, PAGE_MAX).await? {

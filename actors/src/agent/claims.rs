@@ -4,8 +4,8 @@
 //!     and with the entry that tells of it.
 //! F2  The agent cannot tell whether it is owned: a claim touches no field that it is shown, and pushes nothing to it.
 //!     It does see a pause.
-//! F3  What an owner does, and attempts on its claim, only that owner reads; what the agent and the server do, every
-//!     owner that the agent has.
+//! F3  What becomes of a claim while it stands (attempts on it, pauses, its end), only its owner reads, who may claim
+//!     again: the next owner is not told that there was another. What the agent does, and its status, every owner reads.
 
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ impl Agent {
     /// The agent is no longer what its owner claimed; the caller saves the account.
     pub(super) fn lose_claim(&mut self, now: Timestamp, reason: RevokedReason) {
         if let Some(owner) = self.row.claim.as_ref().map(|claim| claim.owner) {
-            self.log(now, EventActor::System, EventAction::ClaimRevoked(reason), None);
+            self.log(now, EventActor::System, EventAction::ClaimRevoked(reason), Some(owner));
             self.drop_claim(now, owner);
         }
     }
@@ -118,7 +118,7 @@ impl Agent {
     fn drop_claim(&mut self, now: Timestamp, owner: OwnerId) {
         if self.row.paused != Pause::None {
             Arc::make_mut(&mut self.row).paused = Pause::None;
-            self.log(now, EventActor::System, EventAction::Unpaused, None);
+            self.log(now, EventActor::System, EventAction::Unpaused, Some(owner));
         }
         self.tell_owner(Change::Agent);
         Arc::make_mut(&mut self.row).claim = None;
@@ -145,7 +145,7 @@ impl Agent {
         (row.paused, row.updated_at) = (pause, now);
         let action = if pause == Pause::None { EventAction::Unpaused } else { EventAction::Paused(pause) };
         let actor = if owner.is_some() { EventActor::Owner } else { EventActor::System };
-        self.log(now, actor, action, owner);
+        self.log(now, actor, action, owned_by); // an operator's pause ends with the claim as well
         self.tell_owner(Change::Agent);
         self.save_account(port);
     }

@@ -351,6 +351,12 @@ impl Rig {
             .collect()
     }
 
+    /// Who alone may read each of these entries.
+    fn readers(&self) -> Vec<Option<OwnerId>> {
+        let events = self.batches.last().into_iter().flatten();
+        events.filter_map(|write| if let Write::Event(_, row) = write { Some(row.owner) } else { None }).collect()
+    }
+
     /// The owner in the account as the last batch leaves it.
     fn stored_owner(&self) -> Option<OwnerId> {
         let accounts = self.batches.last().into_iter().flatten();
@@ -403,6 +409,7 @@ fn a_new_key_and_a_deletion_end_claim_and_pause_in_one_batch() {
         assert!(rig.ask(request).is_ok());
         assert_eq!(rig.batches.len(), before + 1);
         assert_eq!(rig.logged(), [action, EventAction::ClaimRevoked(reason), EventAction::Unpaused]);
+        assert_eq!(rig.readers(), [None, Some(owner(1)), Some(owner(1))], "F3: the next owner learns of the key alone");
         assert_eq!((rig.stored_owner(), rig.agent.row.paused), (None, Pause::None));
         assert!(rig.batches[before].contains(&Write::ClaimRemove(owner(1), id(1))));
         assert!(

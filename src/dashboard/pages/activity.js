@@ -1,8 +1,8 @@
 // What happened with an agent: messages and everything else, newest first.
 
 import { explain, get, of } from './api.js';
-import { fill, foreign, h, soon } from './dom.js';
-import { sameDay, time } from './format.js';
+import { fill, foreign, h, keyed, reconcile, soon } from './dom.js';
+import { dayLabel, sameDay, time } from './format.js';
 import { icon } from './icons.js';
 import { busy, emptiness, failure, skeleton, toast } from './overlay.js';
 import { paths } from './router.js';
@@ -45,15 +45,19 @@ export function activityPane(root, handle, signal) {
   fill(root, h('div', { class: 'page' }, h('header', { class: 'page-head' }, h('h2', {}, 'Activity')), h('p', { class: 'muted' }, 'Only you see this.'), note, list, more));
   let rows = [];
   let complete = false;
+  const nodes = keyed((value) => (value.day ? h('li', { class: 'feed-day' }, time(value.at, 'day')) : entry(handle, value)));
+  const button = h('button', { class: 'button', type: 'button' }, 'Show older');
+  button.addEventListener('click', () => busy(button, older).catch((error) => toast(explain(error), 'error')));
   const paint = () => {
     fill(note, rows.length === 0 && emptiness('activity', 'Nothing has happened yet', 'Messages, blocks, pauses and claims appear here.'));
-    fill(list, rows.map((row, at) => [(at === 0 || !sameDay(new Date(rows[at - 1].created_at), new Date(row.created_at))) && h('li', { class: 'feed-day' }, time(row.created_at, 'day')), entry(handle, row)]));
-    fill(more, !complete && rows.length > 0 && button());
-  };
-  const button = () => {
-    const node = h('button', { class: 'button', type: 'button' }, 'Show older');
-    node.addEventListener('click', () => busy(node, older).catch((error) => toast(explain(error), 'error')));
-    return node;
+    const pairs = rows.flatMap((row, at) => {
+      const day = new Date(row.created_at);
+      const begins = at === 0 || !sameDay(new Date(rows[at - 1].created_at), day);
+      // The label of a day changes at midnight.
+      return [...(begins ? [[day.toDateString(), { day: dayLabel(day), at: row.created_at }]] : []), [row.id, row]];
+    });
+    reconcile(list, nodes(pairs));
+    reconcile(more, !complete && rows.length > 0 ? [button] : []);
   };
   const page = (before) => get(`${of(handle, 'events')}${before ? `?before=${encodeURIComponent(before)}` : ''}`, signal).then((answer) => answer.events);
   const older = async () => {

@@ -9,6 +9,8 @@ import { emit, recall, remember } from './state.js';
 const RENEW_AFTER_MS = 45 * 60_000;
 /** Keeps tabs alive that ask for nothing. */
 const KEEP_ALIVE_MS = 40 * 60_000;
+/** What one tab remembers, others know after this at the latest. */
+const SETTLE_MS = 200;
 /** No answer comes later than this. */
 const DEADLINE_MS = 20_000;
 
@@ -96,9 +98,19 @@ function renew(seen) {
   return renewal;
 }
 
-/** One tab at a time. Without locks (plain HTTP on a network) the server's tolerance for twins has to do. */
+/**
+ * One tab at a time. Without locks (plain HTTP on a network) the server's tolerance for twins has to do. The lock is held
+ * a moment longer than the work: the next tab may be another process, to which what was remembered has to come first.
+ */
 function alone(run) {
-  return navigator.locks ? navigator.locks.request('agentchat.renew', run) : run();
+  if (!navigator.locks) return run();
+  return new Promise((resolve, reject) => {
+    const locked = navigator.locks.request('agentchat.renew', async () => {
+      await run().then(resolve, reject);
+      await new Promise((settled) => setTimeout(settled, SETTLE_MS));
+    });
+    locked.catch(reject);
+  });
 }
 
 /** Whether this browser was signed in when it last looked. */

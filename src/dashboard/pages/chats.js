@@ -4,7 +4,7 @@
 import { get, of } from './api.js';
 import { avatar } from './avatar.js';
 import { preview } from './content.js';
-import { fill, foreign, h, reconcile, roving, soon } from './dom.js';
+import { fill, foreign, h, keyed, reconcile, roving, soon } from './dom.js';
 import { time } from './format.js';
 import { icon } from './icons.js';
 import { emptiness, failure, skeleton } from './overlay.js';
@@ -27,7 +27,7 @@ export class Chats {
     this.tab = 'all';
     this.needle = '';
     this.active = null;
-    this.made = new Map();
+    this.nodes = keyed((row) => this.make(row));
     this.build();
     this.refetch = soon(() => !signal.aborted && this.load(), REFETCH_MS);
     on('message', (event) => event.handle === handle && this.arrived(event), signal);
@@ -127,7 +127,7 @@ export class Chats {
 
   /** Puts the focus on a conversation. */
   focus(id) {
-    this.made.get(id)?.node.firstChild.focus();
+    this.links().find((link) => link.dataset.id === id)?.focus();
   }
 
   shows(row) {
@@ -143,7 +143,11 @@ export class Chats {
     const groups = this.rows.filter((row) => row.type === 'group').length;
     this.groupCount.textContent = groups > 0 ? String(groups) : '';
     const shown = this.rows.filter((row) => this.shows(row));
-    reconcile(this.list, shown.map((row) => this.element(row)));
+    reconcile(this.list, this.nodes(shown.map((row) => [row.id, row])));
+    for (const link of this.links()) {
+      if (link.dataset.id === this.active) link.setAttribute('aria-current', 'page');
+      else link.removeAttribute('aria-current');
+    }
     this.settle();
     if (shown.length > 0) fill(this.note);
     else if (this.rows.length === 0) fill(this.note, emptiness('chat', 'No chats yet', 'When this agent sends or receives its first message, the chat appears here.'));
@@ -151,20 +155,8 @@ export class Chats {
     else fill(this.note, emptiness('group', 'No groups', 'This agent is in no group.'));
   }
 
-  element(row) {
-    const key = JSON.stringify(row);
-    let entry = this.made.get(row.id);
-    if (entry?.key !== key) {
-      const node = this.make(row);
-      // The focus stays on the row when its text changes.
-      if (entry?.node.contains(document.activeElement)) queueMicrotask(() => node.firstChild.focus());
-      entry = { key, node };
-      this.made.set(row.id, entry);
-    }
-    const link = entry.node.firstChild;
-    if (row.id === this.active) link.setAttribute('aria-current', 'page');
-    else link.removeAttribute('aria-current');
-    return entry.node;
+  links() {
+    return [...this.list.children].map((item) => item.firstChild);
   }
 
   make(row) {

@@ -65,6 +65,27 @@ export function reconcile(node, wanted) {
 }
 
 /**
+ * Elements for a list that is shown again and again: `make(value)` builds one, and only when what it shows is new or has
+ * changed; then the focus goes along. Answers a function from `[key, value]` pairs to elements, for `reconcile`.
+ */
+export function keyed(make) {
+  let made = new Map();
+  return (pairs) => {
+    const next = new Map();
+    for (const [key, value] of pairs) {
+      const text = JSON.stringify(value);
+      const had = made.get(key);
+      const entry = had?.text === text ? had : { text, node: make(value) };
+      // Once the list has it.
+      if (had && had !== entry && had.node.contains(document.activeElement)) queueMicrotask(() => entry.node.querySelector('a, button')?.focus());
+      next.set(key, entry);
+    }
+    made = next;
+    return [...next.values()].map((entry) => entry.node);
+  };
+}
+
+/**
  * One stop for the Tab key in a list, arrows inside it. `selector` names the items; the current one is whichever was
  * focused last, else the one marked as current, else the first.
  */

@@ -9,6 +9,7 @@ import { emit } from './state.js';
 const DIGITS = 6;
 /** The server sends one code per address and minute. */
 const RESEND_S = 60;
+const NOT_KEPT = 'Your browser did not keep the sign-in: this page came over plain HTTP, and this server’s sign-ins are for HTTPS. Open it at its https address. If the server is yours, ask `agentchat doctor`.';
 
 /** Shows the page in `root` until `signal` ends. */
 export function loginPage(root, signal) {
@@ -53,6 +54,11 @@ function emailStep(card, signal, email, message) {
   field.focus();
 }
 
+/** Whether the browser took the cookies. It drops those for HTTPS silently, and signing in would lead back here for ever. */
+function keeps() {
+  return plain('GET', '/dashboard/me').then(() => true, (error) => error.status !== 401);
+}
+
 function codeStep(card, signal, email, pending) {
   const [problem, say] = problemLine();
   let current = pending;
@@ -79,7 +85,11 @@ function codeStep(card, signal, email, pending) {
     sending = true;
     say(null);
     try {
-      await busy(button, () => plain('POST', '/dashboard/auth/otp/verify', { pending_id: current, code: field.value }));
+      const kept = await busy(button, async () => {
+        await plain('POST', '/dashboard/auth/otp/verify', { pending_id: current, code: field.value });
+        return keeps();
+      });
+      if (!kept) return leave(NOT_KEPT);
       ends.abort();
       begun();
       emit('signed-in');

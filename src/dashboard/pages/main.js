@@ -96,7 +96,8 @@ function route() {
     }
   }
   if (place.page === 'agent') place.handle = place.handle.replace(/^@/, '').toLowerCase();
-  const key = place.page === 'agent' ? `agent ${place.handle}` : place.page;
+  // An agent that is claimed, or lost, is another screen under the same address.
+  const key = place.page === 'agent' ? `${agent(place.handle) ? 'agent' : 'missing'} ${place.handle}` : place.page;
   if (screen?.key !== key) {
     const had = document.activeElement;
     screen?.ends.abort();
@@ -154,7 +155,7 @@ async function refetchAgents() {
     toast(`@${before.handle} is no longer your agent.`, 'error');
     remember('last', null);
     go('/', { replace: true });
-  } else if (before?.page === 'home' && state.agents.length > 0) {
+  } else if (screen?.place === before && (before?.page === 'home' ? state.agents.length > 0 : screen.key === `missing ${before?.handle}` && agent(before.handle))) {
     route();
   }
 }

@@ -61,6 +61,7 @@ export function confirm({ title, body, action, danger = false, run }) {
 
 /** Runs something behind a button that shows it is at work. */
 export async function busy(button, run) {
+  const focused = document.activeElement === button;
   button.disabled = true;
   button.classList.add('busy');
   try {
@@ -68,6 +69,8 @@ export async function busy(button, run) {
   } finally {
     button.disabled = false;
     button.classList.remove('busy');
+    // What is disabled loses the focus; whoever took it meanwhile keeps it.
+    if (focused && document.activeElement === document.body) button.focus();
   }
 }
 

@@ -2,11 +2,14 @@
 
 import { explain, get, of } from './api.js';
 import { avatar } from './avatar.js';
-import { fill, foreign, h, roving } from './dom.js';
+import { fill, foreign, h, keyed, reconcile, roving } from './dom.js';
 import { count, time } from './format.js';
 import { busy, emptiness, failure, skeleton, toast } from './overlay.js';
 import { profileCard } from './profile.js';
 import { on, title } from './state.js';
+
+/** Rows of one page; the server's number. */
+const PAGE = 100;
 
 const KINDS = {
   contacts: {
@@ -35,32 +38,30 @@ export function peoplePane(root, handle, kind, signal) {
   const more = h('div', { class: 'more' });
   root.classList.add('page-pane');
   fill(root, h('div', { class: 'page' }, h('header', { class: 'page-head' }, h('h2', {}, words.heading), total), h('p', { class: 'muted' }, words.about), note, list, more));
-  let shown = 0;
+  let rows = [];
+  const nodes = keyed((one) => person(handle, words, one));
+  const button = h('button', { class: 'button', type: 'button' });
+  button.addEventListener('click', () => busy(button, () => load(rows.length)).catch((error) => toast(explain(error), 'error')));
   const load = async (offset) => {
-    if (offset === 0 && shown === 0) fill(note, skeleton(5));
-    const answer = await get(`${of(handle, kind)}?limit=100&offset=${offset}`, signal);
-    const rows = answer[kind];
-    if (offset === 0) fill(list);
-    list.append(...rows.map((one) => person(handle, words, one)));
-    shown = offset + rows.length;
+    if (offset === 0 && rows.length === 0) fill(note, skeleton(5));
+    const answer = await get(`${of(handle, kind)}?limit=${PAGE}&offset=${offset}`, signal);
+    const got = answer[kind];
+    const known = new Set(got.map((one) => one.handle)); // the list may have moved between two pages
+    rows = [...rows.slice(0, offset).filter((one) => !known.has(one.handle)), ...got];
+    reconcile(list, nodes(rows.map((one) => [one.handle, one])));
     total.textContent = answer.total > 0 ? answer.total.toLocaleString() : '';
     fill(note, answer.total === 0 && emptiness(words.drawing, ...words.none));
     settle();
-    fill(more, shown < answer.total && rows.length > 0 && next(() => load(shown), answer.total - shown));
+    button.textContent = `Show more (${count(answer.total - rows.length, 'left', 'left')})`;
+    reconcile(more, rows.length < answer.total && got.length > 0 ? [button] : []);
   };
   const fresh = () =>
     load(0).catch((error) => {
       if (!signal.aborted) fill(note, failure(error, fresh));
     });
-  on('resync', () => shown <= 100 && fresh(), signal);
-  on('activity', (event) => event.handle === handle && shown <= 100 && fresh(), signal);
+  on('resync', () => rows.length <= PAGE && fresh(), signal);
+  on('activity', (event) => event.handle === handle && rows.length <= PAGE && fresh(), signal);
   fresh();
-}
-
-function next(run, left) {
-  const button = h('button', { class: 'button', type: 'button' }, `Show more (${count(left, 'left', 'left')})`);
-  button.addEventListener('click', () => busy(button, run).catch((error) => toast(explain(error), 'error')));
-  return button;
 }
 
 function person(handle, words, one) {

@@ -36,10 +36,10 @@ export const paths = {
   conversation: (handle, id) => `/agents/${encodeURIComponent(handle)}/conversations/${encodeURIComponent(id)}`,
 };
 
-/** Shows another page. */
+/** Shows another page, or this one again: what it shows may be another thing by now. */
 export function go(path, { replace = false } = {}) {
-  if (path === location.pathname + location.search) return;
-  history[replace ? 'replaceState' : 'pushState'](null, '', path);
+  const here = path === location.pathname + location.search;
+  if (!here) history[replace ? 'replaceState' : 'pushState'](null, '', path);
   emit('route');
 }
 

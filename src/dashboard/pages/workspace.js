@@ -31,8 +31,9 @@ const PANES = {
 export function workspace(root, handle, signal) {
   const who = h('div', { class: 'agent-id' });
   const presence = h('span', { class: 'agent-presence' });
-  const views = h('nav', { class: 'views', 'aria-label': 'Views' });
-  const gear = h('a', { class: 'icon-button', href: paths.agent(handle, 'settings'), 'data-page': true, 'aria-label': 'Settings of this agent', title: 'Settings' }, icon('gear'));
+  const links = VIEWS.map(([name, label, drawing]) => h('a', { class: 'view', href: paths.agent(handle, name === 'chat' ? null : name), 'data-page': true, data: { view: name } }, icon(drawing, 18), h('span', {}, label)));
+  const views = h('nav', { class: 'views', 'aria-label': 'Views' }, links);
+  const gear = h('a', { class: 'icon-button', href: paths.agent(handle, 'settings'), 'data-page': true, data: { view: 'settings' }, 'aria-label': 'Settings of this agent', title: 'Settings' }, icon('gear'));
   const head = h('header', { class: 'agent-head' }, drawerButton(), who, gear, views);
   const body = h('div', { class: 'pane' });
   root.classList.add('workspace');
@@ -60,9 +61,10 @@ export function workspace(root, handle, signal) {
   return (route) => {
     root.dataset.pane = route.pane;
     root.classList.toggle('in-thread', Boolean(route.id));
-    fill(views, VIEWS.map(([name, label, drawing]) => h('a', { class: 'view', href: name === 'chat' ? paths.agent(handle) : paths.agent(handle, name), 'data-page': true, 'aria-current': route.pane === name ? 'page' : null }, icon(drawing, 18), h('span', {}, label))));
-    if (route.pane === 'settings') gear.setAttribute('aria-current', 'page');
-    else gear.removeAttribute('aria-current');
+    for (const link of [...links, gear]) {
+      if (link.dataset.view === route.pane) link.setAttribute('aria-current', 'page');
+      else link.removeAttribute('aria-current');
+    }
     if (pane !== route.pane) {
       ends?.abort();
       ends = new AbortController();

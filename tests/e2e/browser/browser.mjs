@@ -11,11 +11,11 @@ import { until } from './harness.mjs';
 const DEADLINE_MS = 20_000;
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-/** Starts Chromium. */
-export function launch() {
+/** Starts Chromium, with more switches. */
+export function launch(...switches) {
   const executablePath = process.env.AGENTCHAT_CHROMIUM;
   assert.ok(executablePath, 'AGENTCHAT_CHROMIUM names no browser');
-  return chromium.launch({ executablePath, args: ['--no-sandbox'] });
+  return chromium.launch({ executablePath, args: ['--no-sandbox', ...switches] });
 }
 
 /** One owner in one browser profile. */

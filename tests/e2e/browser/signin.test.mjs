@@ -1,5 +1,7 @@
 // Signing in and out, and the session in between.
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { Agent } from './agents.mjs';
@@ -102,27 +104,29 @@ test('two tabs renew the session once, and a failing server signs nobody out', a
   await owner.signIn();
   const { page } = owner;
   const other = await owner.tab();
-  await other.goto('/account');
-  await other.waitForSelector('.sidebar');
   const renewals = [];
   owner.context.on('request', (request) => request.url().endsWith('/auth/refresh') && renewals.push(request));
-  const grow = () => page.evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now() - 50 * 60_000)));
   const ask = (tab) => tab.evaluate(() => window.dispatchEvent(new Event('online')));
-  await grow();
-  // Both ask at the same time: reloading asks for everything again.
-  await Promise.all([page.reload(), other.reload()]);
+  // The session grows old while no page of ours is open: one that is would begin to renew it, and be cut off by what follows.
+  const grow = async (...tabs) => {
+    for (const tab of tabs) await tab.goto('/healthz');
+    await tabs[0].evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now() - 50 * 60_000)));
+  };
+  await grow(page, other);
+  // Both ask at the same time.
+  await Promise.all([page.goto('/'), other.goto('/account')]);
   await Promise.all([owner.live(page), owner.live(other)]);
   assert.equal(renewals.length, 1);
 
   await page.route('**/dashboard/auth/refresh', (route) => route.fulfill({ status: 503, json: { code: 'REFRESH_UNAVAILABLE', message: 'later' } }));
-  await grow();
-  await page.reload();
+  await grow(page, other);
+  await page.goto('/');
   await owner.live(page);
   await page.unroute('**/dashboard/auth/refresh');
 
   // Nothing is to be renewed any more: a renewal under way would bring the cookies back.
   await page.evaluate(() => localStorage.setItem('agentchat.renewed', String(Date.now())));
-  await Promise.all([page.reload(), other.reload()]);
+  await Promise.all([page.reload(), other.goto('/account')]);
   await Promise.all([owner.live(page), owner.live(other)]);
   await owner.context.clearCookies(); // as after thirty idle days
   await ask(page);
@@ -167,6 +171,27 @@ test('cookies are out of reach of scripts', async (t) => {
     ['ac_dashboard_session', true, 'Lax'],
   ]);
   assert.equal(await owner.page.evaluate(() => document.cookie), '');
+});
+
+test('a sign-in that the browser does not keep is told, and does not lead round in circles', async (t) => {
+  // Plain HTTP under a name that is not this machine's: the cookies are for HTTPS, and the browser drops them.
+  const far = await Server.create();
+  await far.stop();
+  await writeFile(join(far.directory, 'agentchat.toml'), 'public_url = "http://chat.example"\n');
+  await far.start();
+  const other = await launch('--host-resolver-rules=MAP chat.example 127.0.0.1');
+  t.after(async () => {
+    await other.close();
+    await far.stop();
+    await far.remove();
+  });
+  const owner = await Owner.open(other, { base: `http://chat.example:${far.port}`, data: far.data }, fresh());
+  await owner.page.goto('/login');
+  await owner.page.fill('#code', await owner.requestCode());
+  await owner.page.waitForSelector('#problem >> text=did not keep the sign-in');
+  assert.equal(await owner.page.inputValue('#email'), owner.email);
+  assert.deepEqual(await owner.context.cookies(), []);
+  await owner.close();
 });
 
 test('colours are chosen, kept, and there before the page is', async (t) => {

@@ -292,3 +292,68 @@ test('a conversation of nobody, an agent of somebody else, a page that is none',
   const answer = await owner.context.request.get('/agents/a/b/c');
   assert.equal(answer.status(), 404);
 });
+
+/** Keeps the focused element in the page, to be told from one that only looks like it. */
+const hold = () => page.evaluate(() => void (window.held = document.activeElement));
+const isHeld = () => page.evaluate(() => window.held === document.activeElement && window.held.isConnected);
+const focusedText = () => page.evaluate(() => document.activeElement.textContent);
+
+test('what happens meanwhile takes the focus from nobody', async () => {
+  const [first, second, third] = [await Agent.join(server, 'focus', 'First'), await Agent.join(server, 'focus', 'Second'), await Agent.join(server, 'focus', 'Third')];
+  const block = (agent) => ada.call('POST', `/v1/contacts/${agent.handle}/block`);
+
+  await owner.visit(at('contacts'));
+  await page.focus('.person:has-text("Bob")');
+  await hold();
+  await ada.meet(third); // a new contact, told by what follows
+  await block(first);
+  await page.waitForSelector('.person:has-text("Third")');
+  assert.ok(await isHeld(), 'contacts: another entry came');
+  await ada.call('PATCH', `/v1/contacts/${bob.handle}`, { notes: 'Changed while it has the focus' });
+  await block(second);
+  await page.waitForSelector('.person-note >> text=Changed while it has the focus');
+  assert.match(await focusedText(), /Bob.*Changed while/, 'contacts: its own text changed');
+
+  await page.focus('.view >> text=Blocks');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('.person:has-text("Second")');
+  assert.equal(await focusedText(), 'Blocks', 'the view that was chosen');
+  await page.focus('.person:has-text("First")');
+  await hold();
+  await block(third);
+  await page.waitForSelector('.person:has-text("Third")');
+  assert.ok(await isHeld(), 'blocks');
+
+  await page.click('.view >> text=Activity');
+  await page.waitForSelector('.more button');
+  await page.focus('.feed-row.link >> nth=0');
+  await hold();
+  const newest = async () => (await page.locator('.feed-row').first().textContent()).includes('Received a message');
+  await bob.say(ada, 'while a row has the focus');
+  await until('the feed has it', newest);
+  assert.ok(await isHeld(), 'activity: a row');
+  await page.focus('.more button');
+  await hold();
+  await ada.call('POST', `/v1/contacts/${second.handle}/report`);
+  await page.waitForSelector(`.feed-row >> text=Reported @${second.handle}`);
+  assert.ok(await isHeld(), 'activity: the way to older entries');
+  const had = await page.locator('.feed-row').count();
+  await page.keyboard.press('Enter');
+  await until('older entries', async () => (await page.locator('.feed-row').count()) > had);
+  if ((await page.locator('.more button').count()) > 0) await until('the button has the focus again', isHeld);
+});
+
+test('an agent that is claimed under its own address appears there, in every tab', async () => {
+  const fred = await Agent.join(server, 'fred', 'Fred');
+  const other = await owner.tab();
+  await other.goto(`/agents/${fred.handle}/contacts`);
+  await other.waitForSelector('text=is not one of your agents');
+  await owner.live(other);
+  await owner.visit(`/agents/${fred.handle}`);
+  await page.waitForSelector('text=is not one of your agents');
+  await owner.claim(fred);
+  await page.waitForSelector('h1 >> text=Fred');
+  await page.waitForSelector('text=No chats yet');
+  await other.waitForSelector('h2 >> text=Contacts');
+  await other.close();
+});

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -407,6 +408,11 @@ def test_claim_and_release(server: Server, owner: Owner, owners: Callable[..., O
     ok(stranger.claim(alice), 201)
     assert "agent.claim_attempted" not in stranger.actions(alice), "that is the incumbent's business"
     assert "agent.released" not in stranger.actions(alice)
+    server.operate("POST", f"agents/{alice.handle}/pause", {"mode": "send"})
+    assert stranger.actions(alice) == ["agent.created", "agent.claimed", "agent.paused"]
+    ok(stranger.call("DELETE", f"agents/{alice.handle}"))
+    ok(owner.claim(alice), 201)
+    assert owner.actions(alice)[-1] == "agent.claimed" and "agent.unpaused" not in owner.actions(alice)
 
 
 def test_whom_nobody_can_claim(server: Server, owner: Owner, alice: Peer, bob: Peer) -> None:
@@ -456,11 +462,15 @@ def test_a_new_key_takes_the_agent_from_its_owner(
     assert ok(alice.call("GET", "/v1/agents/me"))["paused_by_owner"] == "none"
     other = owners()
     ok(other.claim(alice), 201)
-    events = ok(other.call("GET", f"agents/{alice.handle}/events"))["events"]
-    ended = [(event["action"], event["actor_type"], event["metadata"]) for event in reversed(events)][1:4]
+    assert other.actions(alice) == ["agent.created", "agent.key_rotated", "agent.claimed"], "nothing of an owner before"
+    ok(other.call("DELETE", f"agents/{alice.handle}"))
+    ok(owner.claim(alice), 201)
+    events = ok(owner.call("GET", f"agents/{alice.handle}/events"))["events"]
+    ended = [(event["action"], event["actor_type"], event["metadata"]) for event in reversed(events)]
     assert ended == [
+        ("agent.created", "agent", {}), ("agent.claimed", "owner", {}), ("agent.paused", "owner", {"mode": "full"}),
         ("agent.key_rotated", "agent", {}), ("agent.claim_revoked", "system", {"reason": "key_rotated"}),
-        ("agent.unpaused", "system", {}),
+        ("agent.unpaused", "system", {}), ("agent.claimed", "owner", {}),
     ]
     page.close()
 
@@ -690,6 +700,55 @@ def test_the_feed_merges_messages_and_pages_by_time(server: Server, owner: Owner
     for bad in ("x", "2026-01-01"):
         invalid(owner.call("GET", f"agents/{alice.handle}/events?before={bad}"), "before")
     assert feed("2020-01-01T00:00:00Z") == []
+
+
+def test_a_page_of_the_feed_takes_from_every_conversation_what_is_newest(server: Server, owner: Owner, alice: Peer) -> None:
+    ok(owner.claim(alice), 201)
+    answer = server.operate("POST", "agents", {"prefix": f"crowd-{uuid.uuid4().hex[:6]}", "count": 60})
+    crowd = [json.loads(line) for line in answer.text.splitlines()]
+    told: list[tuple[str, str]] = []
+
+    def told_by(sender: httpx.Client, to: str) -> None:
+        body = {"to": to, "client_msg_id": uuid.uuid4().hex, "content": {"text": "x"}}
+        message = ok(sender.post("/v1/messages", json=body), 201)
+        told.append((message["created_at"], message["id"]))
+
+    with ExitStack() as open_clients:
+        clients = [
+            open_clients.enter_context(httpx.Client(base_url=server.base, headers={"authorization": f"Bearer {one['api_key']}"}, timeout=30))
+            for one in crowd
+        ]
+        for client in clients:
+            told_by(client, alice.handle)
+        # Old messages lie in conversations that are new again, some of them below a page of newer ones.
+        for one, client in list(zip(crowd, clients, strict=True))[:20:4]:
+            for _ in range(12):
+                told_by(alice.http, one["handle"])
+                told_by(client, alice.handle)
+
+    collected: list[dict[str, Any]] = []
+    pages = 0
+    while True:
+        query = httpx.QueryParams({"before": collected[-1]["created_at"]} if collected else {})
+        page = ok(owner.call("GET", f"agents/{alice.handle}/events?{query}"))["events"]
+        if not page:
+            break
+        collected += page
+        pages += 1
+    shown = [(event["created_at"], event["id"]) for event in collected if event["action"].startswith("message.")]
+    assert sorted(shown) == sorted(told) and pages >= 3
+    assert [at for at, _ in shown] == sorted((at for at, _ in told), reverse=True)
+
+
+def test_an_owner_has_the_general_limit(limited: Callable[..., Server]) -> None:
+    server = limited(requests_per_second=1)
+    owner, other = sign_in(server), sign_in(server)
+    answers = [owner.call("GET", "agents") for _ in range(20)]
+    assert ok(answers[0]) == {"agents": []}
+    refusals = [answer for answer in answers if answer.status_code != 200]
+    refused(refusals[0], 429, "RATE_LIMITED")
+    assert int(refusals[0].headers["retry-after"]) >= 1
+    ok(other.call("GET", "agents"))
 
 
 # Pause

@@ -2,6 +2,10 @@
 
 The README is a page as well. A page is one reader: its blocks run in order, in one directory, where `data` is the data directory of a server that keeps
 no limits. Addresses of the page become those of the server. Shell blocks of a page share one shell's variables.
+
+The reader is at the machine of an installed service: nothing of the service's settings is in the reader's environment. They are in the file that
+`deploy/systemd` installs, with the address and the token of this server, and `sudo -u agentchat` gives a command nothing but that user's rights.
+Every other block of commands says why it is not run, and settings that a page shows are ones that the server takes.
 """
 
 from __future__ import annotations
@@ -19,6 +23,14 @@ import pytest
 from harness import OPERATOR_TOKEN, Server
 
 BLOCK = re.compile(r"^( *)```(\w+) run\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+SETTINGS = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMANDS = re.compile(r"^ *```(?:sh|bash|shell|console|python|js)\b(.*)$", re.MULTILINE)
+# What `sudo -u agentchat` does for a reader: no environment of the caller's, and no other user than the service's.
+SUDO = """#!/bin/sh
+[ "$1 $2" = "-u agentchat" ] || exit 1
+shift 2
+exec env -i PATH="$PATH" "$@"
+"""
 BLOCK_DEADLINE_S = 120
 INSTALL_DEADLINE_S = 300
 ROOT = Path(os.environ.get("AGENTCHAT_ROOT", Path(__file__).parents[3]))
@@ -38,16 +50,28 @@ class Reader:
         commands = home / "bin"
         commands.mkdir()
         (commands / "agentchat").symlink_to(os.environ["AGENTCHAT_BIN"])
+        (commands / "sudo").write_text(SUDO)
+        (commands / "sudo").chmod(0o755)
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTCHAT_")} | {
             "HOME": str(home),
             "PATH": f"{commands}:{os.environ['PATH']}",
-            "AGENTCHAT_LISTEN": f"127.0.0.1:{server.port}",
-            "AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN,
         }
+        settings = self.local((ROOT / "deploy/systemd/agentchat.toml").read_text())
+        assert '#operator_token = ""' in settings
+        (home / "agentchat.toml").write_text(settings.replace('#operator_token = ""', f'operator_token = "{OPERATOR_TOKEN}"'))
 
     def local(self, text: str) -> str:
-        """The block with the address of this server for the one of the page."""
-        return text.replace("127.0.0.1:8080", f"127.0.0.1:{self.server.port}")
+        """The block with the address and the directories of this server for those of the page."""
+        places = {
+            "127.0.0.1:8080": f"127.0.0.1:{self.server.port}",
+            "/etc/agentchat/": f"{self.home}/",
+            "/usr/local/bin/agentchat": f"{self.home}/bin/agentchat",
+            "/var/lib/agentchat": str(self.server.data),
+            "/var/backups/agentchat": f"{self.home}/backups",
+        }
+        for there, here in places.items():
+            text = text.replace(there, here)
+        return text
 
     def run(self, command: list[str], shown: str) -> str:
         done = subprocess.run(
@@ -110,10 +134,33 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def test_pages_have_blocks_to_run() -> None:
-    taught = {f"docs/{name}.md" for name in ("quickstart", "clients", "operations", "self-hosting")}
+    taught = {f"docs/{name}.md" for name in ("quickstart", "clients", "cluster", "operations", "self-hosting")}
     assert taught | {"README.md"} <= set(PAGES)
     languages = {language for page in PAGES for language, _ in blocks(page)}
     assert languages == {"sh", "python", "js"}
+
+
+def test_every_other_block_of_commands_says_why_it_is_not_run() -> None:
+    for page in TEXTS:
+        for mark in COMMANDS.findall(page.read_text()):
+            assert mark == " run" or re.fullmatch(r" not-run: \S.{9,}", mark), f"{page.name}: a block marked {mark!r}"
+
+
+def test_settings_of_the_pages_are_settings(tmp_path: Path) -> None:
+    shown = [text for page in TEXTS for text in SETTINGS.findall(page.read_text())]
+    assert len(shown) >= 3
+    for text in [*shown, (ROOT / "deploy/systemd/agentchat.toml").read_text(), "no_such_key = 1\n"]:
+        (tmp_path / "agentchat.toml").write_text(text)
+        command = [os.environ["AGENTCHAT_BIN"], "--config", "agentchat.toml", "--data-dir", "nowhere", "check"]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTCHAT_")}
+        said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stderr
+        assert ("settings: " in said) == ("no_such_key" in text) and said, f"{text}\n{said}"
+
+
+def test_the_unit_runs_with_the_file_that_commands_are_given() -> None:
+    unit = (ROOT / "deploy/systemd/agentchat.service").read_text()
+    assert "ExecStart=/usr/local/bin/agentchat serve --config /etc/agentchat/agentchat.toml\n" in unit
+    assert "\nUser=agentchat\n" in unit and not re.search(r"^(DynamicUser|Environment(File)?)=", unit, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -123,7 +170,8 @@ def test_what_the_page_says_works(reader: Reader, page: str) -> None:
         "README.md": ["hello bob", '"acked":1', '"type":"hello.ok"', '"type":"message.new"', "hello alice"],
         "docs/quickstart.md": ["hello bob", "carol says hello dave", "erin says hello frank"],
         "docs/clients.md": ["name: agentchat-skill"],
-        "docs/operations.md": [" files, ", "0 faults in restored"],
+        "docs/operations.md": [" files, ", "0 faults in ", "/rehearsal/store"],
+        "docs/cluster.md": ["one node on the embedded store"],
         "docs/self-hosting.md": ["0 failed", '"handle": "fleet-1"'],
     }.get(page, [])
     for text in expected:

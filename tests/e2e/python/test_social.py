@@ -325,9 +325,15 @@ def test_keys_from_a_seed(server: Server) -> None:
 
 
 def test_admin_commands(server: Server, alice: Peer, tmp_path: Path) -> None:
+    # The public URL is a proxy's, which keeps /operator shut; the address says where the node itself listens.
+    public = {"AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN, "AGENTCHAT_PUBLIC_URL": "https://chat.example.com"}
+
+    def run(listen: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        environment = os.environ | public | {"AGENTCHAT_LISTEN": listen}
+        return subprocess.run([os.environ["AGENTCHAT_BIN"], "admin", *arguments], env=environment, capture_output=True)
+
     def admin(*arguments: str) -> str:
-        environment = os.environ | {"AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN, "AGENTCHAT_PUBLIC_URL": server.base}
-        done = subprocess.run([os.environ["AGENTCHAT_BIN"], "admin", *arguments], env=environment, capture_output=True)
+        done = run(f"0.0.0.0:{server.port}", *arguments)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
@@ -338,6 +344,9 @@ def test_admin_commands(server: Server, alice: Peer, tmp_path: Path) -> None:
     assert out.stat().st_mode & 0o077 == 0, "keys are for nobody else's eyes"
     headers = {"Authorization": f"Bearer {made[24]['api_key']}"}
     assert httpx.get(f"{server.base}/v1/agents/me", headers=headers).json()["handle"] == f"{prefix}-25"
+    assert b"cannot reach the node at http://127.0.0.1:1:" in run("127.0.0.1:1", "show", alice.handle).stderr
+    named = run("127.0.0.1:1", "--url", f"{server.base}/", "show", alice.handle)
+    assert json.loads(named.stdout)["handle"] == alice.handle, named.stderr.decode()
     assert json.loads(admin("suspend", alice.handle))["status"] == "suspended"
     assert json.loads(admin("unsuspend", alice.handle))["status"] == "active"
     assert json.loads(admin("system", alice.handle))["is_system"] is True
