@@ -63,8 +63,8 @@ enum After {
     },
     /// The receipt operation under way is durable.
     OpDone,
-    /// A position left the backlog.
-    Settled(Pos),
+    /// A position left the backlog, and the floor was this.
+    Settled(Pos, Pos),
     /// Tell somebody.
     Tell(Event),
     /// Close all sockets.
@@ -92,6 +92,8 @@ pub struct Agent {
     limits: Arc<Limits>,
     requests: Bucket,
     head: InboxHeadRow,
+    /// Floor of the inbox as far as it is durable: what is read from here on does not come again after a crash (O3).
+    durable_floor: Pos,
     /// Everything at or below is durable and may be shown (A2).
     released: Pos,
     contacts: Table<AgentId, ContactRow>,
@@ -129,6 +131,7 @@ impl Agent {
             limits,
             requests: Bucket::default(),
             released: loaded.head.last_pos,
+            durable_floor: loaded.head.floor,
             head: loaded.head,
             contacts: loaded.contacts.into_iter().map(|contact| (contact.agent, contact)).collect(),
             blocks: loaded.blocks.into_iter().map(|block| (block.agent, block)).collect(),
@@ -234,7 +237,8 @@ impl Agent {
                     fx.tells.push(Event::Conversation(conversation, event));
                 }
                 After::OpDone => self.ops.done(),
-                After::Settled(pos) => {
+                After::Settled(pos, floor) => {
+                    self.durable_floor = self.durable_floor.max(floor);
                     if let Some(pages) = self.pages.get_mut() {
                         pages.settled.insert(pos);
                     }

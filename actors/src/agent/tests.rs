@@ -488,3 +488,22 @@ fn reads_of_the_inbox_begin_behind_what_was_acked() {
     let from_floor = |read: &Read| matches!(read, Read::InboxFor(_, _, Pos(4), ..));
     assert!(rig.reads.iter().any(from_floor), "{:?}", rig.reads);
 }
+
+#[test]
+fn a_floor_is_shown_once_it_is_durable() {
+    let mut rig = Rig::new();
+    let from = |rig: &mut Rig| match rig.ask(AgentRequest::Inbox) {
+        Ok(Reply::Inbox(view)) => view.from,
+        other => panic!("{other:?}"),
+    };
+    deliver(&mut rig, 1);
+    let message = MessageId { conversation: message(1).conversation, seq: Seq(1) };
+    let receipt = ReceiptRow { pos: Some(Pos(1)), state: DeliveryState::Stored, ..ReceiptRow::default() };
+    rig.on(AgentEvent::Ack(message));
+    let mut fx = Effects::default();
+    rig.agent.on(Timestamp(rig.now), AgentEvent::Found(Found::Receipts(vec![(message, receipt)])), &mut fx);
+    assert!(fx.writes.is_some());
+    assert_eq!((rig.agent.head.floor, from(&mut rig)), (Pos(1), Pos(0)), "O3: a crash now would bring it back");
+    rig.on(AgentEvent::Stored(Ok(())));
+    assert_eq!(from(&mut rig), Pos(1));
+}
