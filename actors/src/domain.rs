@@ -125,6 +125,7 @@ impl Domain {
     ) -> Result<Self, StartError> {
         let this = Self::assemble(store, options, hooks, seat).await?;
         tokio::spawn(registrar::keep_registered(Arc::clone(&this.node)));
+        tokio::spawn(registrar::keep_told(Arc::clone(&this.node)));
         Ok(this)
     }
 
@@ -355,16 +356,23 @@ impl Domain {
                 Ok((session, frames, view))
             }
             Err(refusal) => {
-                self.detach(who.agent, session);
+                self.not_attached(EntityId::Agent(who.agent), session, &refusal);
                 Err(refusal)
             }
         }
     }
 
+    /// A socket was not registered: only where the outcome is unknown is there an owner that may know it.
+    fn not_attached(&self, whose: EntityId, session: SessionId, refusal: &Refusal) {
+        match refusal {
+            Refusal::TimedOut => self.node.let_go(whose, session),
+            _ => self.node.sessions.close(session),
+        }
+    }
+
     /// A socket is gone.
     pub fn detach(&self, agent: AgentId, session: SessionId) {
-        self.node.sessions.close(session);
-        self.tell_agent(agent, AgentEvent::Detach(session));
+        self.node.let_go(EntityId::Agent(agent), session);
     }
 
     /// A socket wrote `frames` more frames, the last delivery among them at `through`.

@@ -57,6 +57,8 @@ pub enum AgentRequest {
     HideConversation(ConversationId),
     /// Register a socket.
     Attach(KeyHash, SessionId, AckMode),
+    /// Forget a socket, and say so; see [`AgentEvent::Detach`].
+    Forget(SessionId),
     /// Its side of being added to a group by this agent.
     InviteeFacts(AgentId),
     /// Its side of adding this agent; sets an invitation aside until [`AgentEvent::InviteDone`].

@@ -51,6 +51,10 @@ impl Agent {
             AgentRequest::HideMessage(message) => self.ops.push_back(Op::Hide(port, message)),
             AgentRequest::HideConversation(conversation) => self.ops.push_back(Op::HideAll(port, conversation)),
             AgentRequest::Attach(key, session, mode) => self.attach(now, port, key, session, mode, fx),
+            AgentRequest::Forget(session) => {
+                self.detach(now, session, fx);
+                fx.answer(port, Ok(Reply::Done)); // when it was last seen may be stored later
+            }
             AgentRequest::InviteeFacts(inviter) => {
                 let facts = Box::new(self.invitee_facts(inviter));
                 fx.answer(port, Ok(Reply::Invitee(facts)));
