@@ -6,11 +6,7 @@ import json
 import re
 import socket
 import struct
-import subprocess
 import os
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,16 +15,6 @@ from websockets.sync.client import ClientConnection
 from harness import MOVED_DEADLINE_S, OPERATOR_TOKEN, Cluster, Peer, enrol, open_socket, until
 
 VERSION = 1
-
-
-@pytest.fixture
-def own_cluster(tmp_path: Path, server: Cluster) -> Iterator[Cluster]:
-    """Nodes for one test, over a keyspace of their own."""
-    store = os.environ["AGENTCHAT_E2E_STORE"].rsplit("/", 1)[0] + "/t" + uuid.uuid4().hex[:12]
-    subprocess.run([os.environ["AGENTCHAT_BIN"], "migrate", "--store", store, "--replication", "1"], check=True)
-    running = Cluster(tmp_path, store).start()
-    yield running
-    running.stop()
 
 
 def cluster_address(cluster: Cluster, number: int = 0) -> tuple[str, int]:
