@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
 import struct
 import os
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from harness import MOVED_DEADLINE_S, OPERATOR_TOKEN, Cluster, Peer, enrol, open_socket, until
@@ -159,3 +164,58 @@ def test_a_killed_node_is_replaced_and_its_sockets_are_offline(own_cluster: Clus
         assert answer.status_code in (200, 201, 403), answer.text
     held.close()
     third.start()
+
+
+def test_a_drained_node_gives_its_shards_away_and_its_sockets_come_back_elsewhere(own_cluster: Cluster) -> None:
+    first, second, third = own_cluster.nodes
+    alice, bob = enrol(own_cluster, "alice"), enrol(own_cluster, "bob")
+    assert sent(first.base, alice, bob.handle, "hello").status_code == 201
+    assert sent(second.base, bob, alice.handle, "hello back").status_code in (200, 201)
+    share = lambda: {node["name"]: node["shards"] for node in first.operate("GET", "cluster").json()["nodes"]}  # noqa: E731
+    until("every node has shards", MOVED_DEADLINE_S, lambda: len(share()) == 3 and all(share().values()))
+    ended, statuses = threading.Event(), list[int]()
+
+    def keep_sending(node: str) -> int:
+        """Without the patience of an SDK: a drain is no reason for an error."""
+        key = {"Authorization": f"Bearer {alice.api_key}"}
+        for number in itertools.count():
+            body = {"to": bob.handle, "client_msg_id": f"{node} {number}", "content": {"text": "meanwhile"}}
+            statuses.append(httpx.post(f"{node}/v1/messages", headers=key, json=body, timeout=20).status_code)
+            if ended.is_set():
+                return number + 1
+        raise AssertionError("itertools.count ends")
+
+    held = open_socket(third, bob)
+    with ThreadPoolExecutor() as senders:
+        counts = [senders.submit(keep_sending, node.base) for node in (first, second)]
+        try:
+            drained = subprocess.run(
+                [os.environ["AGENTCHAT_BIN"], "admin", "--public-url", third.base, "drain"],
+                env={"PATH": os.environ["PATH"], "AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN},
+                capture_output=True, text=True, timeout=MOVED_DEADLINE_S,
+            )
+            assert drained.returncode == 0, drained.stderr
+            assert json.loads(drained.stdout) == {"shards_left": 0}
+            not_ready = httpx.get(f"{third.base}/readyz")
+            assert (not_ready.status_code, not_ready.json()["reason"]) == (503, "this node drains")
+            status = first.operate("GET", "cluster").json()
+            assert [node["shards"] for node in status["nodes"] if node["draining"]] == [0]
+            assert status["shards"]["free"] == 0, status["shards"]
+            # It goes on with what it has, whose owners are elsewhere now.
+            assert sent(third.base, alice, bob.handle, "through the drained").status_code == 201
+            while text_of(next_message(held)) != "through the drained":
+                pass
+            third.stop()
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    held.recv(timeout=MOVED_DEADLINE_S)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012, closed.value
+        finally:
+            ended.set()
+    assert all(count.result() > 1 for count in counts) and set(statuses) == {201}, statuses
+    with open_socket(first, bob) as again:
+        assert sent(second.base, alice, bob.handle, "after it").status_code == 201
+        while text_of(next_message(again)) != "after it":
+            pass
+    third.start()
+    until("it has shards again", MOVED_DEADLINE_S, lambda: share().get("node-2"))
