@@ -34,10 +34,15 @@ use crate::node::{Hooks, Node, registrar};
 use crate::shard::ShardEvent;
 use crate::shard::supervisor::{Command, Supervisor};
 
-/// Unanswered requests that one shard admits, and that all shards of a node admit together if it has few.
+/// Unanswered requests that one shard admits: several seconds of work for an actor, and what waits longer has been given
+/// up by its client. A node that has few shards lets each have its part of what it admits in all, if that is more.
 const ADMIT_PER_SHARD: usize = 4_096;
-/// See [`ADMIT_PER_SHARD`].
-const ADMIT_PER_NODE: usize = 65_536;
+/// Unanswered requests that a node admits for all shards, its own and others', for each of its cores: as many as four
+/// shards that are full. A core answers some thousand requests a second, so that more could not be answered within
+/// the deadline of a request anyhow, and each holds a task, a body and a place in a mailbox meanwhile.
+const ADMIT_PER_CORE: usize = 4 * ADMIT_PER_SHARD;
+/// The least that a node admits: a burst of everybody who reconnects to a small node is work of seconds, not overload.
+const ADMIT_PER_NODE_MIN: usize = 65_536;
 /// Shards per core of a node that is alone: one works while others wait for the store.
 const SHARDS_PER_CORE: usize = 2;
 /// Fewest shards of a node that is alone: a panic costs one.
@@ -52,6 +57,13 @@ pub struct DomainOptions {
     pub limits: Limits,
     /// Shards of this deployment; a power of two, fixed for good where several nodes share them.
     pub shards: u32,
+}
+
+/// Requests that a node of `shards` shards on this machine admits.
+fn admits(shards: u32) -> cluster::region::Limits {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let in_all = (cores * ADMIT_PER_CORE).max(ADMIT_PER_NODE_MIN);
+    cluster::region::Limits { per_shard: ADMIT_PER_SHARD.max(in_all / shards as usize), in_all }
 }
 
 /// How many shards a node has that is alone, and agrees on it with nobody: its store keeps no shard. Few, so that each
@@ -139,7 +151,7 @@ impl Domain {
         let node = Arc::new(Node {
             id: seat.id,
             store,
-            region: Region::new(options.shards, ADMIT_PER_SHARD.max(ADMIT_PER_NODE / options.shards as usize)),
+            region: Region::new(options.shards, admits(options.shards)),
             routes: seat.routes,
             held: seat.held,
             ports: Ports::new(seat.id),
