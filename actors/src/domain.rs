@@ -387,6 +387,26 @@ impl Domain {
         self.node.let_go(EntityId::Agent(agent), session);
     }
 
+    /// Takes a key of an agent for one request, in the whole deployment; `false`: another has it, here or elsewhere. To be
+    /// given back with [`Self::end_once`]. A node that is alone keeps no keys: whoever asks knows what runs in this process.
+    pub async fn begin_once(&self, agent: AgentId, key: &str) -> Result<bool, Refusal> {
+        if self.node.failures.is_none() {
+            return Ok(true);
+        }
+        let reply = self.ask_agent(agent, AgentRequest::BeginOnce(key.into())).await;
+        if reply.as_ref().is_err_and(|refusal| *refusal == Refusal::TimedOut) {
+            self.end_once(agent, key); // it may have been taken
+        }
+        expect_reply!(reply?, Reply::Begun(begun) => begun)
+    }
+
+    /// Gives a key back.
+    pub fn end_once(&self, agent: AgentId, key: &str) {
+        if self.node.failures.is_some() {
+            self.tell_agent(agent, AgentEvent::EndOnce(key.into()));
+        }
+    }
+
     /// A socket wrote `frames` more frames, the last delivery among them at `through`.
     pub fn written(&self, agent: AgentId, session: SessionId, frames: u32, through: Option<Pos>) {
         self.tell_agent(agent, AgentEvent::Written(session, frames, through));

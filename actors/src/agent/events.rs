@@ -90,6 +90,8 @@ pub enum AgentRequest {
         /// Why.
         reason: Option<String>,
     },
+    /// Take a key, until [`AgentEvent::EndOnce`].
+    BeginOnce(Box<str>),
     /// Agree on who replies.
     Coordinate(ReplyCommand),
     /// Its owner pauses it, or ends that; without an owner whoever runs the server does.
@@ -135,6 +137,8 @@ pub enum AgentEvent {
     Request(Port, AgentRequest),
     /// A socket is gone.
     Detach(SessionId),
+    /// A request that took this key has ended.
+    EndOnce(Box<str>),
     /// A socket wrote frames.
     Written(SessionId, u32, Option<Pos>),
     /// A socket acknowledged a message.

@@ -83,6 +83,7 @@ impl Agent {
             AgentRequest::Webhooks => self.list_webhooks(port, fx),
             AgentRequest::RemoveWebhook(id) => self.remove_webhook(port, id, fx),
             AgentRequest::Report { target, handle, reason } => self.report(now, port, (target, handle), reason, fx),
+            AgentRequest::BeginOnce(key) => self.begin_once(now, port, key, fx),
             AgentRequest::Coordinate(command) => self.coordinate(now, port, command, fx),
             AgentRequest::SetPause(owner, pause) => self.set_pause(now, port, owner, pause, fx),
             AgentRequest::Claim(attempt) => self.claim(now, port, *attempt, fx),

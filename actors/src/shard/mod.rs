@@ -199,6 +199,7 @@ impl Shard {
                         | AgentEvent::Wake
                         | AgentEvent::Moved
                         | AgentEvent::Detach(_)
+                        | AgentEvent::EndOnce(_)
                         | AgentEvent::Written(..)
                         | AgentEvent::Settled { .. }
                         | AgentEvent::Located(..)

@@ -183,3 +183,15 @@ async fn a_dashboard_that_goes_while_there_is_no_way_is_forgotten() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_key_is_taken_once_on_whichever_node() {
+    let agent = account(1);
+    let pair = Pair::start(std::slice::from_ref(&agent)).await;
+    assert_eq!(pair.holder.begin_once(agent.id, "key").await, Ok(true));
+    assert_eq!(pair.owner.begin_once(agent.id, "key").await, Ok(false));
+    assert_eq!(pair.owner.begin_once(agent.id, "another").await, Ok(true));
+    pair.holder.end_once(agent.id, "key");
+    assert_eq!(pair.owner.begin_once(agent.id, "key").await, Ok(true), "the first has ended");
+    assert_eq!(pair.holder.begin_once(agent.id, "key").await, Ok(false));
+}

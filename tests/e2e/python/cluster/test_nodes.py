@@ -219,3 +219,47 @@ def test_a_drained_node_gives_its_shards_away_and_its_sockets_come_back_elsewher
             pass
     third.start()
     until("it has shards again", MOVED_DEADLINE_S, lambda: share().get("node-2"))
+
+
+def test_a_key_runs_once_on_whichever_nodes_it_arrives(server: Cluster) -> None:
+    alice = enrol(server, "alice")
+    headers = {"Authorization": f"Bearer {alice.api_key}"}
+    rounds, meet = 8, threading.Barrier(len(server.nodes))
+
+    def create(node: str, number: int) -> httpx.Response:
+        with httpx.Client(base_url=node, headers=headers | {"Idempotency-Key": f"key-{number}"}, timeout=30) as client:
+            client.get("/v1/agents/me")  # connected before the others begin
+            meet.wait(30)
+            return client.post("/v1/groups", json={"name": f"group {number}"})
+
+    with ThreadPoolExecutor(len(server.nodes)) as clients:
+        for number in range(rounds):
+            answers = [pending.result() for pending in [clients.submit(create, node.base, number) for node in server.nodes]]
+            done = [answer for answer in answers if answer.status_code == 201]
+            refused = [answer for answer in answers if answer not in done]
+            assert len({answer.json()["group"]["id"] for answer in done}) == 1, [answer.text for answer in answers]
+            assert sum("idempotent-replay" not in answer.headers for answer in done) == 1, [answer.headers for answer in done]
+            assert all(answer.json()["code"] == "IDEMPOTENT_IN_PROGRESS" for answer in refused), [answer.text for answer in refused]
+
+
+def test_a_request_with_a_key_goes_on_when_its_client_is_gone(server: Cluster) -> None:
+    alice = enrol(server, "alice")
+    for number, node in enumerate(server.nodes * 3):
+        body = json.dumps({"name": f"left {number}"}).encode()
+        head = (
+            f"POST /v1/groups HTTP/1.1\r\nHost: agentchat\r\nAuthorization: Bearer {alice.api_key}\r\n"
+            f"Idempotency-Key: left-{number}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as client:
+            client.sendall(head.encode() + body)
+        key = {"Authorization": f"Bearer {alice.api_key}", "Idempotency-Key": f"left-{number}", "Content-Type": "application/json"}
+
+        def again() -> httpx.Response | None:
+            answer = httpx.post(f"{server.base}/v1/groups", headers=key, content=body, timeout=30)
+            return answer if answer.status_code != 409 else None
+
+        answer = until("the first has ended", MOVED_DEADLINE_S, again)
+        assert answer.status_code == 201, answer.text
+    key = {"Authorization": f"Bearer {alice.api_key}"}
+    groups = [row["group_name"] for row in httpx.get(f"{server.base}/v1/conversations", headers=key, timeout=30).json() if row.get("group_name")]
+    assert sorted(groups) == [f"left {number}" for number in range(9)], groups
