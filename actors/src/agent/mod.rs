@@ -14,6 +14,7 @@ mod inbox;
 mod invites;
 mod mutes;
 mod notices;
+mod once;
 mod ops;
 mod presence;
 mod relations;
@@ -113,6 +114,8 @@ pub struct Agent {
     notices: Option<Box<Notices>>,
     /// Made by the first lease or claim.
     replies: Option<Box<Replies>>,
+    /// Keys of requests that run: most agents use none.
+    once: Spare<once::Once>,
     /// Invitations set aside while somebody is being added.
     invites_aside: u32,
     /// When its presence was last shown to whoever keeps copies.
@@ -145,6 +148,7 @@ impl Agent {
             state: loaded.state.map(Box::new),
             notices: None,
             replies: None,
+            once: Spare::default(),
             invites_aside: 0,
             shown_at: Timestamp(0),
         }
@@ -186,6 +190,7 @@ impl Agent {
             AgentEvent::InviteDone(sent) => self.invite_done(now, sent),
             AgentEvent::Invited(invitation) => self.invited(now, invitation, fx),
             AgentEvent::GroupGone(end) => self.group_gone(end, fx),
+            AgentEvent::EndOnce(key) => self.end_once(&key),
             AgentEvent::Signal(by, signal) => self.signal(now, by, signal),
             AgentEvent::WebhookFailing(id) => self.webhook_failing(id),
             AgentEvent::PeerTyping { conversation, peer, handle, start, direct } => {

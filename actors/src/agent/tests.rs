@@ -16,8 +16,8 @@ use crate::api::{AckMode, Presence, Refusal, ReplyCommand, ReplyState, SessionId
 use crate::conversation::events::Delivery;
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
 use crate::limits::{
-    CLAIM_MS, CLAIM_REJECTIONS, CLAIM_REJECTIONS_MS, INVITE_WINDOW_MS, Limits, PRESENCE_FADES_MS, RESTRICT_WINDOW_MS,
-    SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS, SNAPSHOT_MS,
+    CLAIM_MS, CLAIM_REJECTIONS, CLAIM_REJECTIONS_MS, INVITE_WINDOW_MS, Limits, ONCE_MAX, ONCE_MS, PRESENCE_FADES_MS,
+    RESTRICT_WINDOW_MS, SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS, SNAPSHOT_MS,
 };
 
 const KEY: KeyHash = KeyHash([1; 32]);
@@ -331,6 +331,25 @@ fn claims_end_and_leave_nothing_behind() {
     rig.now += CLAIM_MS;
     rig.on(AgentEvent::Wake);
     assert!(rig.agent.is_idle());
+}
+
+#[test]
+fn a_key_is_free_again_when_its_request_ends_or_whoever_took_it_is_gone() {
+    let mut rig = Rig::new();
+    let begin = |rig: &mut Rig, key: &str| match rig.ask(AgentRequest::BeginOnce(key.into())) {
+        Ok(Reply::Begun(begun)) => begun,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((begin(&mut rig, "a"), begin(&mut rig, "a"), begin(&mut rig, "b")), (true, false, true));
+    rig.on(AgentEvent::EndOnce("a".into()));
+    assert_eq!((begin(&mut rig, "a"), begin(&mut rig, "b")), (true, false));
+    rig.now += ONCE_MS;
+    assert!(begin(&mut rig, "b"), "it never ended");
+    for key in 1..ONCE_MAX {
+        assert!(begin(&mut rig, &key.to_string()));
+    }
+    let one_more = rig.ask(AgentRequest::BeginOnce("one more".into()));
+    assert!(matches!(one_more, Err(Refusal::Unavailable)), "bounded: {one_more:?}");
 }
 
 fn owner(n: u8) -> OwnerId {
