@@ -146,6 +146,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Which engine.
     pub store: String,
+    /// Memory in MiB that the embedded store keeps of its tables.
+    pub store_cache_mib: u32,
     /// Name in the cluster; unset: no other node reaches this one.
     pub node: Option<String>,
     /// For other nodes.
@@ -195,6 +197,7 @@ impl Default for Config {
             public_url: None,
             data_dir: PathBuf::from("data"),
             store: "embedded".to_owned(),
+            store_cache_mib: 256,
             node: None,
             cluster_listen: None,
             cluster_advertise: None,

@@ -182,7 +182,8 @@ async fn embedded(
     outlets: Outlets,
 ) -> Result<(Domain, Arc<EmbeddedStore>), NodeError> {
     let directory = store_directory(config);
-    let store = EmbeddedStore::open(&directory, EmbeddedOptions::default())
+    let cache_bytes = u64::from(config.store_cache_mib) << 20;
+    let store = EmbeddedStore::open(&directory, EmbeddedOptions { cache_bytes, ..EmbeddedOptions::default() })
         .map_err(|error| NodeError::Open(directory.clone(), error))?;
     let left = snapshots_directory(config);
     if left.exists() {

@@ -11,7 +11,11 @@ use serde_json::Value;
 use crate::config::{Config, Flags};
 
 /// Keys that only the file has.
-const MEANINGS: [(&str, &str); 5] = [
+const MEANINGS: [(&str, &str); 6] = [
+    (
+        "store_cache_mib",
+        "Memory that the embedded store keeps of its tables, in MiB; it fills with use, and what it lacks is read from files",
+    ),
     ("cors_origins", "Origins whose pages may call the API from a browser; `*` is any"),
     ("reserved_handles", "Handles that nobody may register, beside the published list"),
     ("webhooks_allow_private", "Webhooks may go to plain HTTP and to private addresses; for tests"),

@@ -34,10 +34,15 @@ use crate::node::{Hooks, Node, registrar};
 use crate::shard::ShardEvent;
 use crate::shard::supervisor::{Command, Supervisor};
 
-/// Unanswered requests that one shard admits, and that all shards of a node admit together if it has few.
+/// Unanswered requests that one shard admits: several seconds of work for an actor, and what waits longer has been given
+/// up by its client. A node that has few shards lets each have its part of what it admits in all, if that is more.
 const ADMIT_PER_SHARD: usize = 4_096;
-/// See [`ADMIT_PER_SHARD`].
-const ADMIT_PER_NODE: usize = 65_536;
+/// Unanswered requests that a node admits for all shards, its own and others', for each of its cores: as many as four
+/// shards that are full. A core answers some thousand requests a second, so that more could not be answered within
+/// the deadline of a request anyhow, and each holds a task, a body and a place in a mailbox meanwhile.
+const ADMIT_PER_CORE: usize = 4 * ADMIT_PER_SHARD;
+/// The least that a node admits: a burst of everybody who reconnects to a small node is work of seconds, not overload.
+const ADMIT_PER_NODE_MIN: usize = 65_536;
 /// Shards per core of a node that is alone: one works while others wait for the store.
 const SHARDS_PER_CORE: usize = 2;
 /// Fewest shards of a node that is alone: a panic costs one.
@@ -52,6 +57,13 @@ pub struct DomainOptions {
     pub limits: Limits,
     /// Shards of this deployment; a power of two, fixed for good where several nodes share them.
     pub shards: u32,
+}
+
+/// Requests that a node of `shards` shards on this machine admits.
+fn admits(shards: u32) -> cluster::region::Limits {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let in_all = (cores * ADMIT_PER_CORE).max(ADMIT_PER_NODE_MIN);
+    cluster::region::Limits { per_shard: ADMIT_PER_SHARD.max(in_all / shards as usize), in_all }
 }
 
 /// How many shards a node has that is alone, and agrees on it with nobody: its store keeps no shard. Few, so that each
@@ -125,6 +137,7 @@ impl Domain {
     ) -> Result<Self, StartError> {
         let this = Self::assemble(store, options, hooks, seat).await?;
         tokio::spawn(registrar::keep_registered(Arc::clone(&this.node)));
+        tokio::spawn(registrar::keep_told(Arc::clone(&this.node)));
         Ok(this)
     }
 
@@ -138,7 +151,7 @@ impl Domain {
         let node = Arc::new(Node {
             id: seat.id,
             store,
-            region: Region::new(options.shards, ADMIT_PER_SHARD.max(ADMIT_PER_NODE / options.shards as usize)),
+            region: Region::new(options.shards, admits(options.shards)),
             routes: seat.routes,
             held: seat.held,
             ports: Ports::new(seat.id),
@@ -355,16 +368,43 @@ impl Domain {
                 Ok((session, frames, view))
             }
             Err(refusal) => {
-                self.detach(who.agent, session);
+                self.not_attached(EntityId::Agent(who.agent), session, &refusal);
                 Err(refusal)
             }
         }
     }
 
+    /// A socket was not registered: only where the outcome is unknown is there an owner that may know it.
+    fn not_attached(&self, whose: EntityId, session: SessionId, refusal: &Refusal) {
+        match refusal {
+            Refusal::TimedOut => self.node.let_go(whose, session),
+            _ => self.node.sessions.close(session),
+        }
+    }
+
     /// A socket is gone.
     pub fn detach(&self, agent: AgentId, session: SessionId) {
-        self.node.sessions.close(session);
-        self.tell_agent(agent, AgentEvent::Detach(session));
+        self.node.let_go(EntityId::Agent(agent), session);
+    }
+
+    /// Takes a key of an agent for one request, in the whole deployment; `false`: another has it, here or elsewhere. To be
+    /// given back with [`Self::end_once`]. A node that is alone keeps no keys: whoever asks knows what runs in this process.
+    pub async fn begin_once(&self, agent: AgentId, key: &str) -> Result<bool, Refusal> {
+        if self.node.failures.is_none() {
+            return Ok(true);
+        }
+        let reply = self.ask_agent(agent, AgentRequest::BeginOnce(key.into())).await;
+        if reply.as_ref().is_err_and(|refusal| *refusal == Refusal::TimedOut) {
+            self.end_once(agent, key); // it may have been taken
+        }
+        expect_reply!(reply?, Reply::Begun(begun) => begun)
+    }
+
+    /// Gives a key back.
+    pub fn end_once(&self, agent: AgentId, key: &str) {
+        if self.node.failures.is_some() {
+            self.tell_agent(agent, AgentEvent::EndOnce(key.into()));
+        }
     }
 
     /// A socket wrote `frames` more frames, the last delivery among them at `through`.

@@ -130,6 +130,8 @@ pub enum Reply {
     Presence(Presence),
     /// To the question for webhooks.
     Webhooks(Vec<WebhookRow>),
+    /// To taking a key: whether it was free.
+    Begun(bool),
     /// To reply coordination.
     Coordination(ReplyState),
     /// To signing in and to the question whether somebody is.

@@ -41,6 +41,11 @@ pub const SUSPEND_REPORTS: usize = 10;
 pub const SIGNALS_MAX: usize = 500;
 /// A claim to answer a message holds for this long; the contract's number.
 pub const CLAIM_MS: u64 = 900 * 1_000;
+/// A key that a request took is free after this, whatever became of the request: no request runs for so long, and an
+/// agent that has nothing else to do stays in memory for as long.
+pub const ONCE_MS: u64 = IDLE_MS;
+/// Keys of one agent that are taken at a time: its requests of many seconds.
+pub const ONCE_MAX: usize = 1_000;
 /// Claims and leases of one agent; beyond, the oldest go.
 pub const CLAIMS_MAX: usize = 2_000;
 /// Rejected claims on one agent within [`CLAIM_REJECTIONS_MS`], after which further ones are refused unseen; the

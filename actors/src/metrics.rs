@@ -42,7 +42,7 @@ pub fn describe() {
     describe_gauge!(
         REQUESTS_ADMITTED_MAX,
         Unit::Count,
-        "The same of the shard with the most; in a cluster 4096 are the limit"
+        "The same of the shard with the most; in a cluster 4096 are the limit of one shard"
     );
     describe_gauge!(MAILBOX_WAITING, Unit::Count, "Messages in mailboxes of shards hosted here");
     describe_gauge!(MAILBOX_WAITING_MAX, Unit::Count, "The same of the shard with the most");

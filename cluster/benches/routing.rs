@@ -7,13 +7,16 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cluster::region::{Mailbox, Region};
+use cluster::region::{Limits, Mailbox, Region};
 use cluster::routes::{NodeId, Route, Routes};
 use cluster::shard::ShardId;
 use criterion::Criterion;
 
 /// Shards of a default deployment.
 const SHARDS: u32 = 1_024;
+
+/// Nothing is shed.
+const UNBOUNDED: Limits = Limits { per_shard: usize::MAX, in_all: usize::MAX };
 
 struct Sink(AtomicU64);
 
@@ -26,7 +29,7 @@ impl Mailbox<u64> for Sink {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let (region, routes) = (Region::<u64>::new(SHARDS, usize::MAX), Routes::new(SHARDS));
+    let (region, routes) = (Region::<u64>::new(SHARDS, UNBOUNDED), Routes::new(SHARDS));
     for shard in (0..SHARDS).map(ShardId) {
         region.install(shard, 1, Arc::new(Sink(AtomicU64::new(0))));
         routes.learn([(shard, Route { epoch: 1, owner: Some(NodeId(u64::from(shard.0 % 3))) })]);

@@ -4,7 +4,7 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge};
 
-/// Requests refused because their shard had too many unanswered ones.
+/// Requests refused because their shard, or this node, had too many unanswered ones.
 pub(crate) const REQUESTS_SHED: &str = "agentchat_requests_shed_total";
 /// Own leases that ended before they were renewed.
 pub(crate) const LEASES_LOST: &str = "agentchat_leases_lost_total";
@@ -33,7 +33,7 @@ pub(crate) const LINK_STRANGERS: &str = "agentchat_link_strangers_total";
 
 /// Tells the recorder what these are. Counters without labels exist from here on, so that a first event is a change.
 pub fn describe() {
-    describe_counter!(REQUESTS_SHED, Unit::Count, "Requests refused because their shard had too many unanswered ones");
+    describe_counter!(REQUESTS_SHED, Unit::Count, "Requests refused: too many unanswered, of their shard or in all");
     describe_counter!(LEASES_LOST, Unit::Count, "Own leases that ended before they were renewed");
     describe_counter!(LEASES_REMOVED, Unit::Count, "Leases of silent nodes that this node removed");
     describe_gauge!(SHARDS_OWNED, Unit::Count, "Shards that this node owns in its cluster");

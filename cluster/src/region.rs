@@ -1,8 +1,9 @@
-//! The region: the local door to any entity. Counts what it admits per shard and sheds above a limit.
+//! The region: the local door to any entity. Counts what it admits, per shard and in all, and sheds above a limit.
 //!
-//! G1  A request is admitted only while fewer than `limit` admitted requests of its shard are unanswered. What entities
-//!     tell each other is never shed: it was caused by something admitted, and dropping it would strand that.
-//! G2  A permit returns its place exactly once, when it is dropped.
+//! G1  A request is admitted only while fewer than `per_shard` admitted requests of its shard are unanswered, and fewer
+//!     than `in_all` of this node, whosever shards they are for. What entities tell each other is never shed: it was
+//!     caused by something admitted, and dropping it would strand that.
+//! G2  A permit returns its places exactly once, when it is dropped.
 //! G3  A shard that leaves takes no requests any more, but what entities tell it: so it comes to rest.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,9 +45,9 @@ pub struct Occupancy {
     pub load: Load,
 }
 
-/// The shard has as many unanswered requests as it may have. Nothing happened; a retry is safe.
+/// The shard, or the node, has as many unanswered requests as it may have. Nothing happened; a retry is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("shard is overloaded")]
+#[error("shard or node is overloaded")]
 pub struct Overloaded;
 
 struct Installed<M> {
@@ -70,21 +71,45 @@ impl<M> Slot<M> {
     }
 }
 
-/// One admitted request's place in its shard (G2).
+/// A place among those that are counted here (G2).
 #[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+struct Place(Arc<AtomicUsize>);
 
-impl Drop for Permit {
+impl Place {
+    fn take(counted: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(Arc::clone(counted));
+        (counted.fetch_add(1, Ordering::Relaxed) < limit).then_some(place) // dropped, it gives back what it counted
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "G2");
     }
 }
 
+/// One admitted request's places in its node and its shard.
+#[derive(Debug)]
+pub struct Permit {
+    _node: Place,
+    _shard: Place,
+}
+
+/// How many requests may be unanswered (G1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For one shard.
+    pub per_shard: usize,
+    /// For all shards.
+    pub in_all: usize,
+}
+
 /// All shards, as this node hosts them.
 pub struct Region<M> {
     slots: Box<[Slot<M>]>,
-    limit: usize,
+    admitted: Arc<AtomicUsize>,
+    limits: Limits,
 }
 
 impl<M> std::fmt::Debug for Region<M> {
@@ -94,10 +119,10 @@ impl<M> std::fmt::Debug for Region<M> {
 }
 
 impl<M: Send + 'static> Region<M> {
-    /// A region of `shards` shards (a power of two) that each admit `limit` unanswered requests.
-    pub fn new(shards: u32, limit: usize) -> Self {
-        let slot = |_| Slot { installed: RwLock::new(None), admitted: Arc::new(AtomicUsize::new(0)) };
-        Self { slots: (0..shards).map(slot).collect(), limit }
+    /// A region of `shards` shards (a power of two) that admit as many unanswered requests as `limits` say.
+    pub fn new(shards: u32, limits: Limits) -> Self {
+        let slot = |_| Slot { installed: RwLock::new(None), admitted: Arc::default() };
+        Self { slots: (0..shards).map(slot).collect(), admitted: Arc::default(), limits }
     }
 
     /// How many shards there are.
@@ -152,15 +177,17 @@ impl<M: Send + 'static> Region<M> {
         slots.map(view).collect()
     }
 
-    /// Takes a place for one request (G1).
+    /// Takes places for one request (G1).
     pub fn admit(&self, shard: ShardId) -> Result<Permit, Overloaded> {
-        let admitted = &self.slots[shard.0 as usize].admitted;
-        if admitted.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            admitted.fetch_sub(1, Ordering::Relaxed);
+        let places = || {
+            let node = Place::take(&self.admitted, self.limits.in_all)?;
+            let shard = Place::take(&self.slots[shard.0 as usize].admitted, self.limits.per_shard)?;
+            Some(Permit { _node: node, _shard: shard })
+        };
+        places().ok_or_else(|| {
             metrics::counter!(REQUESTS_SHED).increment(1);
-            return Err(Overloaded);
-        }
-        Ok(Permit(Arc::clone(admitted)))
+            Overloaded
+        })
     }
 
     /// Hands what an entity tells another to a shard of this node, or gives it back. Never shed (G1).
@@ -200,9 +227,29 @@ mod tests {
         }
     }
 
+    const FEW: Limits = Limits { per_shard: 2, in_all: 4 };
+
+    #[test]
+    fn a_node_admits_less_than_all_its_shards_might() {
+        let region = Region::<u8>::new(4, Limits { per_shard: 2, in_all: 3 });
+        let mut permits: Vec<Permit> = [0, 1, 2].map(|shard| region.admit(ShardId(shard)).expect("room")).into();
+        assert_eq!(region.admit(ShardId(3)).err(), Some(Overloaded), "the node has three");
+        permits.remove(0);
+        permits.push(region.admit(ShardId(1)).expect("a place came back"));
+        let admitted = || region.occupancy().iter().map(|shard| shard.admitted).collect::<Vec<_>>();
+        assert_eq!(admitted(), [0, 2, 1, 0], "what was refused left no trace");
+        drop(permits);
+        for _ in 0..2 {
+            assert_eq!(region.admit(ShardId(0)).map(drop), Ok(()), "all places came back");
+        }
+        let held = [region.admit(ShardId(0)), region.admit(ShardId(0))];
+        assert!(held.iter().all(Result::is_ok) && region.admit(ShardId(0)).is_err(), "the shard has two");
+        assert!(region.admit(ShardId(1)).is_ok(), "the place in the node of what a shard refused came back");
+    }
+
     #[test]
     fn requests_above_the_limit_are_shed_and_places_come_back() {
-        let region = Region::<u8>::new(2, 2);
+        let region = Region::<u8>::new(2, FEW);
         let (a, b) = (ShardId(0), ShardId(1));
         let first = region.admit(a);
         let _second = region.admit(a);
@@ -215,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_leaving_shard_takes_what_it_is_told_and_no_requests() {
-        let (region, shard, mailbox) = (Region::<u8>::new(1, 2), ShardId(0), Arc::new(Box8::default()));
+        let (region, shard, mailbox) = (Region::<u8>::new(1, FEW), ShardId(0), Arc::new(Box8::default()));
         region.install(shard, 3, mailbox.clone());
         assert_eq!((region.request(shard, 1), region.hosted(shard)), (Ok(()), Some((3, true))));
         region.leave(shard, 3);
@@ -230,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_shard_is_seen_as_it_is() {
-        let (region, mailbox) = (Region::<u8>::new(2, 2), Arc::new(Box8::default()));
+        let (region, mailbox) = (Region::<u8>::new(2, FEW), Arc::new(Box8::default()));
         region.install(ShardId(1), 5, mailbox);
         region.leave(ShardId(1), 5);
         let _permit = region.admit(ShardId(0));

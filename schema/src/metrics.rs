@@ -4,6 +4,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 /// Writes of the commit log that were sent again, on a cql store.
 pub(crate) const CQL_WRITE_RETRIES: &str = "agentchat_cql_write_retries_total";
+/// Statements that found too many under way, on a cql store.
+pub(crate) const CQL_REFUSALS: &str = "agentchat_cql_refusals_total";
 /// One frame of the embedded log, appended and synced; its count is the number of group commits.
 pub(crate) const STORE_SYNC_SECONDS: &str = "agentchat_store_sync_seconds";
 /// Batches made durable by the embedded store.
@@ -26,6 +28,7 @@ pub(crate) const STORE_FLUSH_FAILURES: &str = "agentchat_store_flush_failures_to
 /// Tells the recorder what these are. Counters without labels exist from here on, so that a first event is a change.
 pub fn describe() {
     describe_counter!(CQL_WRITE_RETRIES, Unit::Count, "Writes of the commit log that were sent again (cql)");
+    describe_counter!(CQL_REFUSALS, Unit::Count, "Statements refused because too many were under way (cql)");
     describe_histogram!(STORE_SYNC_SECONDS, Unit::Seconds, "Append and sync of one group of batches (embedded)");
     describe_counter!(STORE_BATCHES, Unit::Count, "Batches made durable (embedded)");
     describe_counter!(STORE_LOG_BYTES, Unit::Bytes, "Bytes appended to the log (embedded)");
@@ -35,7 +38,7 @@ pub fn describe() {
     describe_gauge!(STORE_UNFLUSHED, Unit::Count, "Closed log segments that are not in tables yet (embedded)");
     describe_histogram!(STORE_FLUSH_SECONDS, Unit::Seconds, "One flush of closed segments into tables (embedded)");
     describe_counter!(STORE_FLUSH_FAILURES, Unit::Count, "Flushes that failed and are tried again (embedded)");
-    for name in [CQL_WRITE_RETRIES, STORE_BATCHES, STORE_LOG_BYTES, STORE_FLUSH_FAILURES] {
+    for name in [CQL_WRITE_RETRIES, CQL_REFUSALS, STORE_BATCHES, STORE_LOG_BYTES, STORE_FLUSH_FAILURES] {
         counter!(name).increment(0);
     }
 }

@@ -1,8 +1,11 @@
 //! `Idempotency-Key`: the answer to a request is remembered for 24 h and given again to the same request.
 //!
-//! K1  Per agent. The same key with another request is a conflict; while the first runs, the second waits elsewhere.
+//! K1  Per agent. The same key with another request is a conflict; while the first runs, here or on another node, the
+//!     second is refused. The agent's entity decides between nodes.
 //! K2  Remembered are answers that say something about the request: 2xx and most 4xx; never 401, 408, 413, 429, 5xx.
 //! K3  No secret is stored: routes that answer with keys ignore the header, and a new webhook's secret is left out.
+//! K4  A request that has begun goes on to its end although its client is gone: what it did would not be remembered
+//!     otherwise, and the client that comes again is the one whom the key is for.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +20,7 @@ use schema::rows::IdempotencyRow;
 use schema::store::{self, Store, Write};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
 
 use super::body::BODY_MAX;
 use super::extract::bearer;
@@ -42,11 +46,33 @@ impl Answers {
 }
 
 /// A request that runs; it ends with this value.
-struct Running<'a>(&'a Answers, (AgentId, String));
+struct Running<'a> {
+    app: &'a App,
+    place: (AgentId, String),
+    /// The agent knows (K1).
+    begun: bool,
+}
+
+impl<'a> Running<'a> {
+    /// `None`: another one runs.
+    async fn begin(app: &'a App, agent: AgentId, key: &str) -> Result<Option<Self>, ApiError> {
+        let place = (agent, key.to_owned());
+        if !app.answers.running.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone()) {
+            return Ok(None);
+        }
+        let mut running = Self { app, place, begun: false };
+        running.begun = app.domain.begin_once(agent, key).await?;
+        Ok(running.begun.then_some(running))
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let (agent, key) = &self.place;
+        if self.begun {
+            self.app.domain.end_once(*agent, key);
+        }
+        self.app.answers.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
     }
 }
 
@@ -74,7 +100,14 @@ pub async fn remembered(State(app): State<App>, request: Request, next: Next) ->
         None => Ok(None),
     };
     match agent {
-        Ok(Some(agent)) => run(&app, agent, key, request, next).await.unwrap_or_else(IntoResponse::into_response),
+        Ok(Some(agent)) => {
+            let run = async move { run(&app, agent, key, request, next).await }; // K4
+            match tokio::spawn(run.in_current_span()).await {
+                Ok(answer) => answer.unwrap_or_else(IntoResponse::into_response),
+                Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()), // answered further out
+                Err(_) => ApiError::Internal.into_response(),                                    // the process ends
+            }
+        }
         Ok(None) => next.run(request).await,
         Err(error) => ApiError::from(error).into_response(),
     }
@@ -91,15 +124,9 @@ async fn run(app: &App, agent: AgentId, key: String, request: Request, next: Nex
     hash.update([0]);
     hash.update(&body);
     let fingerprint: [u8; 32] = hash.finalize().into();
-    let answers = &app.answers;
-    let place = (agent, key.clone());
-    let fresh = answers.running.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
-    if !fresh {
-        return Err(ApiError::IdempotentInProgress);
-    }
-    let _running = Running(answers, place);
+    let Some(_running) = Running::begin(app, agent, &key).await? else { return Err(ApiError::IdempotentInProgress) };
     let now = app.clock.now();
-    let known = answers.store.idempotency(agent, &key).await?.filter(|row| now.ms_since(row.at) < REMEMBERED_MS);
+    let known = app.answers.store.idempotency(agent, &key).await?.filter(|row| now.ms_since(row.at) < REMEMBERED_MS);
     let request = Request::from_parts(parts, Body::from(body));
     match known {
         Some(row) if row.fingerprint != fingerprint => Err(ApiError::IdempotencyConflict),

@@ -57,6 +57,8 @@ pub enum AgentRequest {
     HideConversation(ConversationId),
     /// Register a socket.
     Attach(KeyHash, SessionId, AckMode),
+    /// Forget a socket, and say so; see [`AgentEvent::Detach`].
+    Forget(SessionId),
     /// Its side of being added to a group by this agent.
     InviteeFacts(AgentId),
     /// Its side of adding this agent; sets an invitation aside until [`AgentEvent::InviteDone`].
@@ -88,6 +90,8 @@ pub enum AgentRequest {
         /// Why.
         reason: Option<String>,
     },
+    /// Take a key, until [`AgentEvent::EndOnce`].
+    BeginOnce(Box<str>),
     /// Agree on who replies.
     Coordinate(ReplyCommand),
     /// Its owner pauses it, or ends that; without an owner whoever runs the server does.
@@ -133,6 +137,8 @@ pub enum AgentEvent {
     Request(Port, AgentRequest),
     /// A socket is gone.
     Detach(SessionId),
+    /// A request that took this key has ended.
+    EndOnce(Box<str>),
     /// A socket wrote frames.
     Written(SessionId, u32, Option<Pos>),
     /// A socket acknowledged a message.

@@ -14,6 +14,7 @@ mod inbox;
 mod invites;
 mod mutes;
 mod notices;
+mod once;
 mod ops;
 mod presence;
 mod relations;
@@ -63,8 +64,8 @@ enum After {
     },
     /// The receipt operation under way is durable.
     OpDone,
-    /// A position left the backlog.
-    Settled(Pos),
+    /// A position left the backlog, and the floor was this.
+    Settled(Pos, Pos),
     /// Tell somebody.
     Tell(Event),
     /// Close all sockets.
@@ -92,6 +93,8 @@ pub struct Agent {
     limits: Arc<Limits>,
     requests: Bucket,
     head: InboxHeadRow,
+    /// Floor of the inbox as far as it is durable: what is read from here on does not come again after a crash (O3).
+    durable_floor: Pos,
     /// Everything at or below is durable and may be shown (A2).
     released: Pos,
     contacts: Table<AgentId, ContactRow>,
@@ -111,6 +114,8 @@ pub struct Agent {
     notices: Option<Box<Notices>>,
     /// Made by the first lease or claim.
     replies: Option<Box<Replies>>,
+    /// Keys of requests that run: most agents use none.
+    once: Spare<once::Once>,
     /// Invitations set aside while somebody is being added.
     invites_aside: u32,
     /// When its presence was last shown to whoever keeps copies.
@@ -129,6 +134,7 @@ impl Agent {
             limits,
             requests: Bucket::default(),
             released: loaded.head.last_pos,
+            durable_floor: loaded.head.floor,
             head: loaded.head,
             contacts: loaded.contacts.into_iter().map(|contact| (contact.agent, contact)).collect(),
             blocks: loaded.blocks.into_iter().map(|block| (block.agent, block)).collect(),
@@ -142,6 +148,7 @@ impl Agent {
             state: loaded.state.map(Box::new),
             notices: None,
             replies: None,
+            once: Spare::default(),
             invites_aside: 0,
             shown_at: Timestamp(0),
         }
@@ -183,6 +190,7 @@ impl Agent {
             AgentEvent::InviteDone(sent) => self.invite_done(now, sent),
             AgentEvent::Invited(invitation) => self.invited(now, invitation, fx),
             AgentEvent::GroupGone(end) => self.group_gone(end, fx),
+            AgentEvent::EndOnce(key) => self.end_once(&key),
             AgentEvent::Signal(by, signal) => self.signal(now, by, signal),
             AgentEvent::WebhookFailing(id) => self.webhook_failing(id),
             AgentEvent::PeerTyping { conversation, peer, handle, start, direct } => {
@@ -234,7 +242,8 @@ impl Agent {
                     fx.tells.push(Event::Conversation(conversation, event));
                 }
                 After::OpDone => self.ops.done(),
-                After::Settled(pos) => {
+                After::Settled(pos, floor) => {
+                    self.durable_floor = self.durable_floor.max(floor);
                     if let Some(pages) = self.pages.get_mut() {
                         pages.settled.insert(pos);
                     }

@@ -3,7 +3,8 @@
 //! O1  An operation reads, decides and writes; the next one starts after those writes are durable, so it reads what
 //!     the one before left (A4). Acks that wait together are one operation.
 //! O2  A receipt leaves `Stored` exactly once: then its inbox row goes and the backlog shrinks by one.
-//! O3  The floor of the inbox rises with what is settled, in the same batch or a later one: no row is ever below it.
+//! O3  The floor of the inbox rises with what is settled, in the same batch or a later one: no row is ever below it. Who
+//!     reads from outside is given the floor that is durable, or would miss what a crash brings back.
 
 use std::collections::VecDeque;
 
@@ -225,7 +226,7 @@ impl Agent {
             head.floor = pos;
         }
         self.writer.write(Write::InboxRemove(self.row.id, pos));
-        self.writer.then(After::Settled(pos));
+        self.writer.then(After::Settled(pos, self.head.floor));
     }
 
     fn ack(&mut self, now: Timestamp, receipts: Vec<(MessageId, ReceiptRow)>) {

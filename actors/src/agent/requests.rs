@@ -41,7 +41,7 @@ impl Agent {
             AgentRequest::Inbox => {
                 let held = self.row.paused == Pause::Full;
                 let view =
-                    InboxView { from: self.head.floor, through: self.released, backlog: self.head.backlog, held };
+                    InboxView { from: self.durable_floor, through: self.released, backlog: self.head.backlog, held };
                 fx.answer(port, Ok(Reply::Inbox(view)));
             }
             AgentRequest::AckThrough(pos) => {
@@ -51,6 +51,10 @@ impl Agent {
             AgentRequest::HideMessage(message) => self.ops.push_back(Op::Hide(port, message)),
             AgentRequest::HideConversation(conversation) => self.ops.push_back(Op::HideAll(port, conversation)),
             AgentRequest::Attach(key, session, mode) => self.attach(now, port, key, session, mode, fx),
+            AgentRequest::Forget(session) => {
+                self.detach(now, session, fx);
+                fx.answer(port, Ok(Reply::Done)); // when it was last seen may be stored later
+            }
             AgentRequest::InviteeFacts(inviter) => {
                 let facts = Box::new(self.invitee_facts(inviter));
                 fx.answer(port, Ok(Reply::Invitee(facts)));
@@ -79,6 +83,7 @@ impl Agent {
             AgentRequest::Webhooks => self.list_webhooks(port, fx),
             AgentRequest::RemoveWebhook(id) => self.remove_webhook(port, id, fx),
             AgentRequest::Report { target, handle, reason } => self.report(now, port, (target, handle), reason, fx),
+            AgentRequest::BeginOnce(key) => self.begin_once(now, port, key, fx),
             AgentRequest::Coordinate(command) => self.coordinate(now, port, command, fx),
             AgentRequest::SetPause(owner, pause) => self.set_pause(now, port, owner, pause, fx),
             AgentRequest::Claim(attempt) => self.claim(now, port, *attempt, fx),

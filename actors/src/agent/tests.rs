@@ -16,8 +16,8 @@ use crate::api::{AckMode, Presence, Refusal, ReplyCommand, ReplyState, SessionId
 use crate::conversation::events::Delivery;
 use crate::effects::{Effects, Event, Found, LoadedAgent, Port, Read, Reply};
 use crate::limits::{
-    CLAIM_MS, CLAIM_REJECTIONS, CLAIM_REJECTIONS_MS, INVITE_WINDOW_MS, Limits, PRESENCE_FADES_MS, RESTRICT_WINDOW_MS,
-    SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS, SNAPSHOT_MS,
+    CLAIM_MS, CLAIM_REJECTIONS, CLAIM_REJECTIONS_MS, INVITE_WINDOW_MS, Limits, ONCE_MAX, ONCE_MS, PRESENCE_FADES_MS,
+    RESTRICT_WINDOW_MS, SHOWN_AGAIN_MS, SIGNAL_WINDOW_MS, SNAPSHOT_MS,
 };
 
 const KEY: KeyHash = KeyHash([1; 32]);
@@ -333,6 +333,25 @@ fn claims_end_and_leave_nothing_behind() {
     assert!(rig.agent.is_idle());
 }
 
+#[test]
+fn a_key_is_free_again_when_its_request_ends_or_whoever_took_it_is_gone() {
+    let mut rig = Rig::new();
+    let begin = |rig: &mut Rig, key: &str| match rig.ask(AgentRequest::BeginOnce(key.into())) {
+        Ok(Reply::Begun(begun)) => begun,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((begin(&mut rig, "a"), begin(&mut rig, "a"), begin(&mut rig, "b")), (true, false, true));
+    rig.on(AgentEvent::EndOnce("a".into()));
+    assert_eq!((begin(&mut rig, "a"), begin(&mut rig, "b")), (true, false));
+    rig.now += ONCE_MS;
+    assert!(begin(&mut rig, "b"), "it never ended");
+    for key in 1..ONCE_MAX {
+        assert!(begin(&mut rig, &key.to_string()));
+    }
+    let one_more = rig.ask(AgentRequest::BeginOnce("one more".into()));
+    assert!(matches!(one_more, Err(Refusal::Unavailable)), "bounded: {one_more:?}");
+}
+
 fn owner(n: u8) -> OwnerId {
     OwnerId(Key::from_bytes([n; 16]))
 }
@@ -487,4 +506,23 @@ fn reads_of_the_inbox_begin_behind_what_was_acked() {
     rig.attach(1);
     let from_floor = |read: &Read| matches!(read, Read::InboxFor(_, _, Pos(4), ..));
     assert!(rig.reads.iter().any(from_floor), "{:?}", rig.reads);
+}
+
+#[test]
+fn a_floor_is_shown_once_it_is_durable() {
+    let mut rig = Rig::new();
+    let from = |rig: &mut Rig| match rig.ask(AgentRequest::Inbox) {
+        Ok(Reply::Inbox(view)) => view.from,
+        other => panic!("{other:?}"),
+    };
+    deliver(&mut rig, 1);
+    let message = MessageId { conversation: message(1).conversation, seq: Seq(1) };
+    let receipt = ReceiptRow { pos: Some(Pos(1)), state: DeliveryState::Stored, ..ReceiptRow::default() };
+    rig.on(AgentEvent::Ack(message));
+    let mut fx = Effects::default();
+    rig.agent.on(Timestamp(rig.now), AgentEvent::Found(Found::Receipts(vec![(message, receipt)])), &mut fx);
+    assert!(fx.writes.is_some());
+    assert_eq!((rig.agent.head.floor, from(&mut rig)), (Pos(1), Pos(0)), "O3: a crash now would bring it back");
+    rig.on(AgentEvent::Stored(Ok(())));
+    assert_eq!(from(&mut rig), Pos(1));
 }

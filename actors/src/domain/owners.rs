@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::{Domain, SESSION_QUEUE};
 use crate::agent::events::{AgentRequest, ClaimAttempt};
 use crate::api::{OwnerView, Refusal, SessionId, ToSession};
-use crate::effects::{Event, Reply};
+use crate::effects::{EntityId, Event, Reply};
 use crate::node::sessions::{Holder, Known};
 use crate::owner::events::{OwnerEvent, OwnerRequest, Pair, TokenHash};
 
@@ -82,7 +82,7 @@ impl Domain {
                 Ok((session, frames))
             }
             Err(refusal) => {
-                self.unwatch(owner, session);
+                self.not_attached(EntityId::Owner(owner), session, &refusal);
                 Err(refusal)
             }
         }
@@ -90,7 +90,6 @@ impl Domain {
 
     /// A dashboard socket is gone.
     pub fn unwatch(&self, owner: OwnerId, session: SessionId) {
-        self.node.sessions.close(session);
-        self.node.tell(Event::Owner(owner, OwnerEvent::Detach(session)));
+        self.node.let_go(EntityId::Owner(owner), session);
     }
 }

@@ -1,5 +1,7 @@
 //! The domain on real actors: admission, and what a panic in a shard costs.
 
+mod cut;
+
 use schema::ids::Key;
 use schema::memory::MemoryStore;
 use schema::rows::{MessageType, Timestamp};

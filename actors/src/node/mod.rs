@@ -31,10 +31,12 @@ use tokio::sync::{oneshot, watch};
 use self::ports::{Answer, Open, Ports};
 use self::sessions::{Known, Sessions};
 use self::wire::Wire;
+use crate::agent::events::AgentEvent;
 use crate::api::{Hook, Refusal, SessionId, Snapshot, ToSession};
-use crate::effects::{Event, Port, Reply};
+use crate::effects::{EntityId, Event, Port, Reply};
 use crate::limits::Limits;
 use crate::metrics::{ANSWERS_WITHOUT_WAY, EVENTS_WITHOUT_SHARD, Meters};
+use crate::owner::events::OwnerEvent;
 use crate::shard::ShardEvent;
 
 /// A request waits this long for its shard to have an owner.
@@ -229,6 +231,20 @@ impl Node {
         } else {
             // A way that loses a frame is closed, and the socket registered again: nothing has to be kept here.
             let _ = self.send(session.node, Wire::Push { session, epoch, frame: Box::new(frame) });
+        }
+    }
+
+    /// A socket is gone. Its owner is told; in a cluster that may be lost, so that it is asked as well, later (Q5).
+    pub fn let_go(&self, whose: EntityId, session: SessionId) {
+        self.sessions.close(session);
+        let event = match whose {
+            EntityId::Agent(agent) => Event::Agent(agent, AgentEvent::Detach(session)),
+            EntityId::Owner(owner) => Event::Owner(owner, OwnerEvent::Detach(session)),
+            EntityId::Conversation(_) => return, // it has none
+        };
+        self.tell(event);
+        if self.failures.is_some() {
+            self.sessions.list_gone(session, whose, self.region.shard_of(whose.key()));
         }
     }
 

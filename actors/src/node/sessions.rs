@@ -6,6 +6,8 @@
 //! Q3  A socket is known to the present owner of its agent, over a connection that lost nothing since; otherwise it is
 //!     registered again, and is shown again what it has not acked.
 //! Q4  What an owner sent before it heard of that registration is dropped: something may be missing before it.
+//! Q5  A socket that is gone stays on a list until the present owner of its entity has answered that it knows of none:
+//!     whatever was lost on the way, no owner takes an agent for online once it can be reached.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cluster::routes::NodeId;
 use cluster::shard::ShardId;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::api::{AckMode, CloseReason, Credential, SessionId, ToSession};
+use crate::effects::EntityId;
 use schema::ids::OwnerId;
 
 /// Under which epoch, and over which connection, a socket is known to the owner of its agent.
@@ -47,6 +50,19 @@ pub struct Registration {
     pub shard: ShardId,
 }
 
+/// A socket that is gone, and whose owner has not said that it knows (Q5).
+#[derive(Debug, Clone, Copy)]
+pub struct Gone {
+    /// The socket.
+    pub session: SessionId,
+    /// Whose it was.
+    pub whose: EntityId,
+    /// Shard of that.
+    pub shard: ShardId,
+    /// It may be listed again while it is asked for: an answer counts for the listing that it follows.
+    listing: u64,
+}
+
 #[derive(Debug)]
 struct Seat {
     registration: Registration,
@@ -62,12 +78,45 @@ pub struct Sessions {
     node: NodeId,
     next: AtomicU64,
     seats: Mutex<HashMap<u64, Seat>>,
+    /// Q5. No more than were ever handed to owners that cannot be reached now: without a way nothing is handed over.
+    gone: Mutex<HashMap<u64, Gone>>,
+    listed: Notify,
 }
 
 impl Sessions {
     /// None yet.
     pub fn new(node: NodeId) -> Self {
-        Self { node, next: AtomicU64::new(0), seats: Mutex::default() }
+        let (seats, gone, listed) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self { node, next: AtomicU64::new(0), seats, gone, listed }
+    }
+
+    fn gone(&self) -> MutexGuard<'_, HashMap<u64, Gone>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists a socket as gone (Q5).
+    pub fn list_gone(&self, session: SessionId, whose: EntityId, shard: ShardId) {
+        let listing = self.next.fetch_add(1, Ordering::Relaxed);
+        self.gone().insert(session.number, Gone { session, whose, shard, listing });
+        self.listed.notify_one();
+    }
+
+    /// Sockets that are gone, and whose owner can be asked now whether it knows.
+    pub fn untold(&self, reachable: impl Fn(ShardId) -> bool) -> Vec<Gone> {
+        self.gone().values().filter(|gone| reachable(gone.shard)).copied().collect()
+    }
+
+    /// The present owner knows.
+    pub fn told(&self, told: &Gone) {
+        let mut gone = self.gone();
+        if gone.get(&told.session.number).is_some_and(|gone| gone.listing == told.listing) {
+            gone.remove(&told.session.number);
+        }
+    }
+
+    /// Returns when another socket is gone.
+    pub async fn next_gone(&self) {
+        self.listed.notified().await;
     }
 
     fn seats(&self) -> MutexGuard<'_, HashMap<u64, Seat>> {

@@ -43,6 +43,8 @@ pub enum OwnerRequest {
     SignOutAll(TokenHash),
     /// Register a dashboard socket of this sign-in.
     Watch(u64, SessionId),
+    /// Forget a dashboard socket, and say so; see [`OwnerEvent::Detach`].
+    Forget(SessionId),
 }
 
 /// A message in the eyes of one agent.

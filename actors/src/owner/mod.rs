@@ -126,6 +126,10 @@ impl Owner {
             OwnerRequest::SignOut(tokens) => self.sign_out(now, port, &tokens),
             OwnerRequest::SignOutAll(access) => self.sign_out_all(now, port, access, fx),
             OwnerRequest::Watch(sign_in, session) => self.watch(port, sign_in, session, fx),
+            OwnerRequest::Forget(session) => {
+                self.watching.retain(|socket| socket.session != session);
+                fx.answer(port, Ok(Reply::Done));
+            }
         }
     }
 

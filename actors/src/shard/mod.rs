@@ -3,6 +3,7 @@
 //! H1  An entity sees nothing before it is loaded; what arrives meanwhile waits in order.
 //! H2  An entity leaves memory only when it says that nothing is under way.
 //! H3  `step` never awaits: what an entity wants is carried out by `host` and comes back as an event.
+//! H4  Who has a socket forgotten is answered at once, whether or not its entity is in memory.
 
 pub mod host;
 mod queue;
@@ -24,7 +25,7 @@ use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, EntityId, Event, Found, Port, Read, Reply, Stored};
 use crate::limits::{IDLE_MS, Limits};
 use crate::owner::Owner;
-use crate::owner::events::OwnerEvent;
+use crate::owner::events::{OwnerEvent, OwnerRequest};
 
 /// What the world has to do after a step, in this order: commits first, then everything that needs no write.
 #[derive(Debug, Default)]
@@ -167,7 +168,25 @@ impl Shard {
         gone.into_iter().for_each(|event| self.entity(now, event, out));
     }
 
+    /// H4: the store has no part in it, or the question would come again and again while the store is away, and wait with
+    /// the others. What would have registered the socket later goes back.
+    fn forget_unknown(&mut self, event: Event, out: &mut Outbox) -> Option<Event> {
+        let Some((port, session)) = forgets(&event) else { return Some(event) };
+        match self.entities.get_mut(&event.to()).map(|slot| &mut slot.state) {
+            Some(State::Loading(waiting)) => {
+                let late = waiting.extract_if(.., |event| registers(event) == Some(session));
+                let back = late.filter_map(|event| event.port()).map(|port| (port, Err(Refusal::Unavailable)));
+                out.replies.extend(back);
+            }
+            Some(_) => return Some(event),
+            None => {}
+        }
+        out.replies.push((port, Ok(Reply::Done)));
+        None
+    }
+
     fn entity(&mut self, now: Timestamp, event: Event, out: &mut Outbox) {
+        let Some(event) = self.forget_unknown(event, out) else { return };
         let id = event.to();
         let Some(slot) = self.entities.get_mut(&id) else {
             // Nothing outlives an entity that is worth loading it for.
@@ -180,6 +199,7 @@ impl Shard {
                         | AgentEvent::Wake
                         | AgentEvent::Moved
                         | AgentEvent::Detach(_)
+                        | AgentEvent::EndOnce(_)
                         | AgentEvent::Written(..)
                         | AgentEvent::Settled { .. }
                         | AgentEvent::Located(..)
@@ -355,6 +375,30 @@ impl Shard {
             slot.wake_at = at;
             self.wakes.insert((at, id));
         }
+    }
+}
+
+/// Which socket is to be forgotten, and who waits for that.
+fn forgets(event: &Event) -> Option<(Port, SessionId)> {
+    match event {
+        Event::Agent(_, AgentEvent::Request(port, AgentRequest::Forget(session))) => Some((*port, *session)),
+        Event::Owner(_, OwnerEvent::Request(port, request)) => match **request {
+            OwnerRequest::Forget(session) => Some((*port, session)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Which socket is to be registered.
+fn registers(event: &Event) -> Option<SessionId> {
+    match event {
+        Event::Agent(_, AgentEvent::Request(_, AgentRequest::Attach(_, session, _))) => Some(*session),
+        Event::Owner(_, OwnerEvent::Request(_, request)) => match **request {
+            OwnerRequest::Watch(_, session) => Some(session),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

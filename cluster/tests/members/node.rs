@@ -13,7 +13,7 @@ use cluster::shard::ShardId;
 use futures_util::future::join_all;
 use rand::Rng;
 use schema::cql::Guard;
-use schema::cql::pipeline::{Change, KvOp, Log, Pipeline};
+use schema::cql::pipeline::{Change, KvOp, Log, Pipeline, Unwritten};
 use schema::ownership::{NodeRow, Ownership, ShardChange, ShardRow};
 use schema::store::{Fence, StoreError};
 use tokio::runtime::{Builder, Runtime};
@@ -93,7 +93,7 @@ impl Log for SimLog {
         ask(&self.core, &self.from, Kind::Write, move |core, _| core.drop_entry(of.shard, of.epoch, at)).await
     }
 
-    async fn put_rows(&self, changes: &[Change], at: i64) -> Result<(), StoreError> {
+    async fn put_rows(&self, changes: &[&Change], at: i64) -> Result<(), Unwritten> {
         let at = if self.broken == Broken::Stamps { at & 0xFFFF_FFFF } else { at };
         // Every row has a partition of its own, and its own fate.
         let rows = changes.iter().map(|Change(key, value)| {
@@ -102,7 +102,7 @@ impl Log for SimLog {
             let put = move |core: &mut Core, _| core.put_row(shard, Change(key, value), at);
             ask(&self.core, &self.from, Kind::Write, put)
         });
-        join_all(rows).await.into_iter().collect()
+        Unwritten::gather(join_all(rows).await.into_iter().enumerate().map(|(row, outcome)| (vec![row], outcome)))
     }
 }
 

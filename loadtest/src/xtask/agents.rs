@@ -1,10 +1,9 @@
 //! Clients as the SDKs are: they send with a key until there is an answer, hold a socket or poll, ack what they have, and
 //! go to any server.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use rand::rngs::StdRng;
@@ -28,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(6);
 const POLL: Duration = Duration::from_secs(2);
 /// Agents that poll instead of holding a socket: every so many.
 const POLLER: usize = 5;
+/// Share of a poller's rounds in which it also asks for the presence of its peers, which servers have from Redis.
+const PRESENCE: f64 = 0.2;
 /// Members of a group.
 const GROUP: usize = 8;
 
@@ -184,6 +185,18 @@ impl World {
         }
     }
 
+    /// One more message to everybody, from its first peer. What was stored before is pushed before (S3): who has acked
+    /// this one was offered all of that.
+    pub async fn greet(&self, round: usize) {
+        let greetings = (0..self.agents.len()).filter_map(|n| {
+            let from = *self.agents[n].peers.first()?;
+            let key = format!("{}-again-{round}", self.agents[n].handle);
+            let body = json!({"client_msg_id": key, "content": {"text": key}, "to": self.agents[n].handle});
+            Some(async move { self.send(from, Some(n), &key, &body).await })
+        });
+        futures_util::stream::iter(greetings).buffer_unordered(32).collect::<Vec<()>>().await;
+    }
+
     /// One send, repeated with its key until there is a definite answer.
     async fn send(&self, n: usize, to: Option<usize>, key: &str, body: &Value) {
         let send = self.history.begin(n, to, key);
@@ -196,7 +209,7 @@ impl World {
                     return self.history.end(send, Ok(place));
                 }
                 Ok((status, value)) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-                    self.history.violate(format!("a send was refused: {key}: {status} {value}"));
+                    self.history.violate("A1", format!("a send was refused: {key}: {status} {value}"));
                     return self.history.end(send, Err(format!("{status} {}", value["code"])));
                 }
                 Ok(_) | Err(_) => tokio::time::sleep(jitter(AGAIN)).await,
@@ -213,6 +226,7 @@ impl World {
     }
 
     async fn one_socket(&self, n: usize) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        let since = Instant::now();
         let url = format!("{}/v1/ws", self.somewhere().replacen("http", "ws", 1));
         let mut request = url.into_client_request()?;
         let bearer = format!("Bearer {}", self.agents[n].key);
@@ -228,8 +242,10 @@ impl World {
         while !self.over.load(Ordering::Relaxed) {
             match tokio::time::timeout(SILENCE / 2, socket.next()).await {
                 Ok(Some(Ok(Message::Text(text)))) => {
-                    if let Some(ack) = self.frame(n, &text) {
-                        socket.send(Message::text(ack)).await?;
+                    if let Some(id) = self.frame(n, &text, since) {
+                        let ack = json!({"type": "ack", "message_id": id});
+                        socket.send(Message::text(ack.to_string())).await?;
+                        self.history.acked(n, &id);
                     }
                     pinged = false;
                 }
@@ -246,61 +262,81 @@ impl World {
         Ok(())
     }
 
-    /// Notes a message of somebody else; what to answer.
-    fn frame(&self, n: usize, text: &str) -> Option<String> {
+    /// Notes a message of somebody else; the id to ack.
+    fn frame(&self, n: usize, text: &str, since: Instant) -> Option<String> {
         let frame: Value = serde_json::from_str(text).ok()?;
         let message = &frame["payload"];
         if frame["type"] != "message.new" || message["sender"] == self.agents[n].handle {
             return None;
         }
         let id = message["id"].as_str()?;
+        self.history.offered(n, id, since);
         if message["type"] == "text" {
             let key = message["client_msg_id"].as_str().unwrap_or_default();
             self.history.saw(n, message["conversation_id"].as_str()?, message["seq"].as_u64()?, key);
         }
-        Some(json!({"type": "ack", "message_id": id}).to_string())
+        Some(id.to_owned())
     }
 
     /// Reads pages and acks them.
     async fn poll(self: Arc<Self>, n: usize) {
-        let mut acked = HashSet::new();
         while !self.over.load(Ordering::Relaxed) {
-            let found = self.one_page(n, &mut acked).await;
+            let found = self.one_page(n).await;
+            if rand::rng().random_bool(PRESENCE) {
+                self.look_around(n).await;
+            }
             let pause = if matches!(found, Ok(100)) { Duration::ZERO } else { POLL };
             tokio::time::sleep(pause).await;
         }
     }
 
     /// One page of sync, acked; how many rows it had.
-    async fn one_page(&self, n: usize, acked: &mut HashSet<String>) -> Result<usize, Failure> {
+    async fn one_page(&self, n: usize) -> Result<usize, Failure> {
+        let since = Instant::now();
         let (status, page) = self.call(n, Method::GET, "/v1/messages/sync?limit=100", None).await?;
         let Some(rows) = page.as_array().filter(|_| status.is_success()) else { return Ok(0) };
         for row in rows {
-            let delivery = row["delivery_id"].as_str().unwrap_or_default();
-            if acked.contains(delivery) {
-                self.history.violate(format!("an acked delivery is back: {} {delivery}", self.agents[n].handle));
-            }
+            let text = |name: &str| row[name].as_str().unwrap_or_default();
+            self.history.offered(n, text("id"), since);
             if row["type"] == "text" {
-                let text = |name: &str| row[name].as_str().unwrap_or_default();
                 let seq = row["seq"].as_u64().unwrap_or(0);
                 self.history.saw(n, text("conversation_id"), seq, text("client_msg_id"));
             }
         }
         if let Some(last) = rows.last() {
             let body = json!({"last_delivery_id": last["delivery_id"]});
+            rows.iter().for_each(|row| self.history.acked(n, row["id"].as_str().unwrap_or_default()));
+            let acks = self.history.acks(n);
             let (status, _) = self.call(n, Method::POST, "/v1/messages/sync/ack", Some(&body)).await?;
             if status.is_success() {
-                acked.extend(rows.iter().filter_map(|row| row["delivery_id"].as_str().map(str::to_owned)));
+                self.history.confirm(n, acks);
             }
         }
         Ok(rows.len())
     }
 
-    /// How many agents still have something waiting.
+    /// Asks who of the peers is there; a server that does not know in time is no matter, one that refuses is.
+    async fn look_around(&self, n: usize) {
+        let peers = &self.agents[n].peers;
+        let handles: Vec<&str> = peers.iter().map(|peer| self.agents[*peer].handle.as_str()).collect();
+        let asked = self.call(n, Method::POST, "/v1/presence/batch", Some(&json!({"handles": handles}))).await;
+        let Ok((status, value)) = asked else { return };
+        if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+            self.history.violate("A1", format!("presence was refused: {status} {value}"));
+        }
+    }
+
+    /// How many agents still have something waiting. Where nothing is, all that was acked before is settled: that is how
+    /// a client on a socket, whose acks have no answer, comes to know.
     pub async fn waiting(&self) -> usize {
         let asked = futures_util::stream::iter(0..self.agents.len()).map(|n| async move {
+            let acks = self.history.acks(n);
             let answer = self.call(n, Method::GET, "/v1/messages/sync?limit=1", None).await;
-            !matches!(answer, Ok((status, page)) if status.is_success() && page.as_array().is_some_and(Vec::is_empty))
+            let empty = matches!(answer, Ok((status, page)) if status.is_success() && page.as_array().is_some_and(Vec::is_empty));
+            if empty {
+                self.history.confirm(n, acks);
+            }
+            !empty
         });
         asked.buffer_unordered(16).filter(|waits| std::future::ready(*waits)).count().await
     }

@@ -1,13 +1,22 @@
-//! What histories must show, whatever happened (contract §12).
+//! What histories must show, whatever happened (contract §12), and the names by which a verdict calls each rule.
+//!
+//! S1   A log counts 1, 2, 3, without holes.
+//! S2   What a client was offered of a conversation is what the others wrote there, in order, all of it.
+//! S5   One send is one message.
+//! S6   What was answered is in the log, at that place.
+//! S15  After everything is mended, every send is answered and every inbox drained.
+//! S17  What a client acked, and learned to be settled, is offered nowhere that begins later: on no socket, on no page.
+//! A1   A request that the contract allows is not refused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use serde_json::Value;
 
 use crate::Failure;
 use crate::agents::World;
-use crate::history::{Records, Seen};
+use crate::history::{Acked, Records, Seen, Violation};
 
 /// How much was checked.
 #[derive(Debug, Default)]
@@ -18,6 +27,10 @@ pub struct Checked {
     pub conversations: usize,
     /// Deliveries to recipients.
     pub deliveries: usize,
+    /// Acknowledgements of clients, repeats included.
+    pub acked: usize,
+    /// Messages that clients know to be settled.
+    pub settled: usize,
     /// Batches that servers vouched for, each as the owner of its shard.
     pub batches: usize,
 }
@@ -49,7 +62,7 @@ pub async fn check(world: &World) -> Result<Checked, Failure> {
     let logs: BTreeMap<String, Vec<Value>> = logs.into_iter().collect::<Result<_, _>>()?;
     let handles: Vec<String> = world.agents.iter().map(|agent| agent.handle.clone()).collect();
     let (violations, checked) = judge(&world.history.records(), &logs, &readers, &handles);
-    violations.into_iter().for_each(|what| world.history.violate(what));
+    violations.into_iter().for_each(|Violation { rule, what }| world.history.violate(rule, what));
     Ok(checked)
 }
 
@@ -63,8 +76,9 @@ fn judge(
     logs: &BTreeMap<String, Vec<Value>>,
     readers: &HashMap<String, HashSet<usize>>,
     handles: &[String],
-) -> (Vec<String>, Checked) {
+) -> (Vec<Violation>, Checked) {
     let (mut wrong, mut checked) = (Vec::new(), Checked::default());
+    let mut violate = |rule, what| wrong.push(Violation { rule, what });
     let mut places: HashMap<(String, String), (String, u64, String)> = HashMap::new();
     for (conversation, log) in logs {
         checked.conversations += 1;
@@ -72,7 +86,7 @@ fn judge(
         for (n, row) in log.iter().enumerate() {
             let seq = row["seq"].as_u64().unwrap_or(0);
             if seq != n as u64 + 1 {
-                wrong.push(format!("S1: {conversation} has seq {seq} in place {}", n + 1));
+                violate("S1", format!("{conversation} has seq {seq} in place {}", n + 1));
                 break;
             }
             if row["type"] != "text" {
@@ -81,7 +95,7 @@ fn judge(
             let key = (text(row, "sender"), text(row, "client_msg_id"));
             let place = (conversation.clone(), seq, text(row, "id"));
             if let Some(other) = places.insert(key, place.clone()) {
-                wrong.push(format!("S5: one send is in the log twice: {other:?} and {place:?}"));
+                violate("S5", format!("one send is in the log twice: {other:?} and {place:?}"));
             }
         }
     }
@@ -90,9 +104,9 @@ fn judge(
         match (&sent.outcome, stored) {
             (Some(Ok(place)), Some(stored)) if place == stored => {}
             (Some(Ok(place)), stored) => {
-                wrong.push(format!("S6: {} was acknowledged as {place:?}, the log has {stored:?}", sent.key));
+                violate("S6", format!("{} was acknowledged as {place:?}, the log has {stored:?}", sent.key));
             }
-            (None, _) => wrong.push(format!("S15: {} was never answered", sent.key)),
+            (None, _) => violate("S15", format!("{} was never answered", sent.key)),
             (Some(Err(_)), _) => {} // noted when it happened
         }
     }
@@ -106,11 +120,29 @@ fn judge(
             let seen = records.seen.get(&(*agent, conversation.clone())).map_or(&[][..], Vec::as_slice);
             checked.deliveries += expected.len();
             if let Some(what) = compare(&expected, seen) {
-                wrong.push(format!("S2: {} in {conversation}: {what}", handles[*agent]));
+                violate("S2", format!("{} in {conversation}: {what}", handles[*agent]));
             }
         }
     }
+    for (agent, acked) in &records.acked {
+        let settled = settled(acked);
+        (checked.acked, checked.settled) = (checked.acked + acked.len(), checked.settled + settled.len());
+        let offered = records.offered.get(agent).into_iter().flatten();
+        for again in offered.filter(|offer| settled.get(offer.id.as_str()).is_some_and(|at| offer.since > *at)) {
+            violate("S17", format!("{} acked {} for good, and was offered it again", handles[*agent], again.id));
+        }
+    }
     (wrong, checked)
+}
+
+/// From when on a client knew which messages to be settled.
+fn settled(acked: &[Acked]) -> HashMap<&str, Instant> {
+    let mut settled: HashMap<&str, Instant> = HashMap::new();
+    for (ack, at) in acked.iter().filter_map(|ack| Some((ack, ack.confirmed?))) {
+        let since = settled.entry(&ack.id).or_insert(at);
+        *since = at.min(*since);
+    }
+    settled
 }
 
 /// First arrivals have to be the log of the others, in order and without gaps; repeats have to be what came first. A
@@ -140,10 +172,12 @@ fn compare(expected: &[Seen], seen: &[Seen]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
-    use crate::history::Sent;
+    use crate::history::{Offered, Sent};
 
     /// Messages by the places that they have in the logs of these tests.
     fn seen(seqs: &[u64]) -> Vec<Seen> {
@@ -185,10 +219,29 @@ mod tests {
             judge(&records, &[("c".to_owned(), log)].into(), &readers, &["a".into(), "b".into()]).0
         };
         assert!(check(vec![row(1, "x"), row(2, "y")], vec![sent("x", 1), sent("y", 2)], &[1, 2]).is_empty());
-        assert!(check(vec![row(1, "x")], vec![sent("x", 1), sent("y", 2)], &[1])[0].starts_with("S6"), "lost");
-        assert!(check(vec![row(1, "x"), row(2, "x")], vec![sent("x", 1)], &[1, 2])[0].starts_with("S5"), "twice");
-        assert!(check(vec![row(1, "x"), row(3, "y")], vec![], &[1, 3])[0].starts_with("S1"), "a hole");
+        assert!(check(vec![row(1, "x")], vec![sent("x", 1), sent("y", 2)], &[1])[0].rule == "S6", "lost");
+        assert!(check(vec![row(1, "x"), row(2, "x")], vec![sent("x", 1)], &[1, 2])[0].rule == "S5", "twice");
+        assert!(check(vec![row(1, "x"), row(3, "y")], vec![], &[1, 3])[0].rule == "S1", "a hole");
         let two = check(vec![row(1, "x")], vec![sent("x", 1), sent("y", 1)], &[1]);
-        assert!(two[0].starts_with("S6"), "one place, two sends");
+        assert!(two[0].rule == "S6", "one place, two sends");
+    }
+
+    #[test]
+    fn what_was_acked_for_good_does_not_come_back() {
+        let at = |second| Instant::now() + Duration::from_secs(second);
+        let check = |acked: &[(&str, Option<Instant>)], offered: &[(&str, Instant)]| {
+            let acked = acked.iter().map(|(id, confirmed)| Acked { id: (*id).into(), confirmed: *confirmed }).collect();
+            let offered = offered.iter().map(|(id, since)| Offered { id: (*id).into(), since: *since }).collect();
+            let records = Records { acked: [(0, acked)].into(), offered: [(0, offered)].into(), ..Records::default() };
+            let (violations, checked) = judge(&records, &BTreeMap::new(), &HashMap::new(), &["a".into()]);
+            (violations.iter().map(|violation| violation.rule).collect::<Vec<_>>(), checked.settled)
+        };
+        let (early, between, late) = (at(1), at(2), at(3));
+        assert_eq!(check(&[("m", Some(between))], &[("m", early), ("m", late)]), (vec!["S17"], 1), "resurrected");
+        assert_eq!(check(&[("m", Some(between))], &[("m", early), ("m", early)]), (vec![], 1), "still on its way");
+        assert_eq!(check(&[("m", None)], &[("m", early), ("m", late)]), (vec![], 0), "the ack may be lost");
+        assert_eq!(check(&[("m", Some(between))], &[("n", late)]), (vec![], 1), "another message");
+        let twice = [("m", Some(early)), ("m", Some(late))];
+        assert_eq!(check(&twice, &[("m", between)]), (vec!["S17"], 1), "what was known first counts");
     }
 }

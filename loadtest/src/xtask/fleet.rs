@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use crate::Failure;
 use crate::net::{Net, address};
 use crate::owners::Owners;
+use crate::redis::{self, Redis};
 
 /// Opens the operator surface.
 pub const TOKEN: &str = "token-of-the-chaos-harness";
@@ -31,6 +32,7 @@ pub struct Fleet {
     dir: PathBuf,
     net: Net,
     servers: Vec<Option<Child>>,
+    redis: Option<Redis>,
     faketime: Option<&'static Path>,
     http: Client,
 }
@@ -46,6 +48,7 @@ impl Fleet {
             dir: dir.to_owned(),
             net,
             servers: (0..servers).map(|_| None).collect(),
+            redis: Redis::installed(dir),
             faketime: FAKETIME.iter().map(Path::new).find(|library| library.exists()),
             http,
         })
@@ -113,6 +116,16 @@ impl Fleet {
         self.dir.join(format!("clock-{n}"))
     }
 
+    /// The Redis that all servers share, where it is installed.
+    pub fn redis(&mut self) -> Option<&mut Redis> {
+        self.redis.as_mut()
+    }
+
+    /// Whether servers share a Redis.
+    pub fn has_redis(&self) -> bool {
+        self.redis.is_some()
+    }
+
     /// Whether clocks can be made to jump.
     pub fn clocks_jump(&self) -> bool {
         self.faketime.is_some()
@@ -152,6 +165,9 @@ impl Fleet {
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock(n));
             // Time of day only: what leases are measured by goes on as the kernel has it.
             command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
+        }
+        if self.has_redis() {
+            command.env("AGENTCHAT_REDIS_URL", redis::URL);
         }
         let child = command
             .env("AGENTCHAT_STORE", STORE)
@@ -195,6 +211,19 @@ impl Fleet {
     /// SIGTERM, and the end of the process.
     pub async fn drain(&mut self, n: usize) -> Result<(), Failure> {
         self.signal(n, "-TERM");
+        self.ended(n).await
+    }
+
+    /// SIGTERM to all of 1 to this at once, and the end of the processes.
+    pub async fn drain_all(&mut self, servers: usize) -> Result<(), Failure> {
+        (1..=servers).for_each(|n| self.signal(n, "-TERM"));
+        for n in 1..=servers {
+            self.ended(n).await?;
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self, n: usize) -> Result<(), Failure> {
         let Some(mut child) = self.servers[n - 1].take() else { return Ok(()) };
         match tokio::time::timeout(DRAINED, child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),

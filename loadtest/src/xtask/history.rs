@@ -32,6 +32,39 @@ pub struct Seen {
     pub key: String,
 }
 
+/// A message that a client acknowledged.
+#[derive(Debug, Clone)]
+pub struct Acked {
+    /// Its id.
+    pub id: String,
+    /// When the client learned that it is settled: the acknowledgement was answered, or a later sync listed nothing.
+    pub confirmed: Option<Instant>,
+}
+
+/// A message as it was offered, by a socket or a page.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    /// Its id.
+    pub id: String,
+    /// When the client began to connect, or to ask for the page.
+    pub since: Instant,
+}
+
+/// What contradicts a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule, as [`crate::checker`] and [`crate::owners`] list them.
+    pub rule: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
 /// Everything.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -39,8 +72,12 @@ pub struct Records {
     pub sends: Vec<Sent>,
     /// By agent and conversation, in the order of arrival, repeats included.
     pub seen: HashMap<(usize, String), Vec<Seen>>,
-    /// What contradicts the contract by itself.
-    pub violations: Vec<String>,
+    /// By agent, in the order of its acknowledgements, repeats included.
+    pub acked: HashMap<usize, Vec<Acked>>,
+    /// By agent, in the order of arrival, repeats included.
+    pub offered: HashMap<usize, Vec<Offered>>,
+    /// All that was found wrong.
+    pub violations: Vec<Violation>,
     /// Frames and rows that arrived, repeats included.
     pub arrivals: u64,
     /// Sockets that were opened.
@@ -50,6 +87,13 @@ pub struct Records {
 /// Shared by all clients.
 #[derive(Debug, Default)]
 pub struct History(Mutex<Records>);
+
+impl Records {
+    /// Whether each of these rules was broken.
+    pub fn broke(&self, rules: &[String]) -> bool {
+        rules.iter().all(|rule| self.violations.iter().any(|violation| violation.rule == rule))
+    }
+}
 
 impl History {
     /// All of it.
@@ -96,17 +140,64 @@ impl History {
         seen.push(Seen { seq, key: key.to_owned() });
     }
 
-    /// Something was wrong.
-    pub fn violated(&self) -> bool {
-        !self.records().violations.is_empty()
+    /// A message was offered where a client began to connect or to ask at `since`.
+    pub fn offered(&self, agent: usize, id: &str, since: Instant) {
+        self.records().offered.entry(agent).or_default().push(Offered { id: id.to_owned(), since });
+    }
+
+    /// A client acknowledges a message; whether that arrived it does not know yet.
+    pub fn acked(&self, agent: usize, id: &str) {
+        self.records().acked.entry(agent).or_default().push(Acked { id: id.to_owned(), confirmed: None });
+    }
+
+    /// Acknowledgements of a client so far.
+    pub fn acks(&self, agent: usize) -> usize {
+        self.records().acked.get(&agent).map_or(0, Vec::len)
+    }
+
+    /// A client has learned that its first `acks` acknowledgements are settled.
+    pub fn confirm(&self, agent: usize, acks: usize) {
+        let (mut records, now) = (self.records(), Instant::now());
+        let acked = records.acked.entry(agent).or_default().iter_mut().take(acks);
+        acked.rev().take_while(|ack| ack.confirmed.is_none()).for_each(|ack| ack.confirmed = Some(now));
     }
 
     /// Something is wrong.
-    pub fn violate(&self, what: String) {
+    pub fn violate(&self, rule: &'static str, what: String) {
         let violations = &mut self.records().violations;
+        let violation = Violation { rule, what };
         if violations.len() < 50 {
-            eprintln!("VIOLATION {what}");
+            eprintln!("VIOLATION {violation}");
         }
-        violations.push(what);
+        violations.push(violation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_acked_before_is_confirmed() {
+        let history = History::default();
+        let confirmed = || history.records().acked[&7].iter().map(|ack| ack.confirmed).collect::<Vec<_>>();
+        history.acked(7, "m1");
+        let acks = history.acks(7);
+        history.acked(7, "m2");
+        history.confirm(7, acks);
+        let first = confirmed()[0];
+        assert!(first.is_some() && confirmed()[1].is_none(), "the second was acked after the question");
+        history.confirm(7, history.acks(7));
+        assert_eq!(confirmed()[0], first, "what was known stays known from then");
+        assert!(confirmed()[1].is_some());
+    }
+
+    #[test]
+    fn each_rule_that_is_expected_has_to_be_broken() {
+        let history = History::default();
+        history.violate("S2", "a gap".to_owned());
+        let broke =
+            |rules: &[&str]| history.records().broke(&rules.iter().map(|&rule| rule.into()).collect::<Vec<_>>());
+        assert!(broke(&["S2"]) && !broke(&["S1"]) && !broke(&["S2", "O1"]));
     }
 }

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use crate::Failure;
+use crate::history::Violation;
 
 /// Marks the lines; the log filter of the servers has to let this target pass.
 const TARGET: &str = " acknowledged: ";
@@ -53,16 +54,17 @@ impl Owners {
     }
 
     /// How many batches, and every overlap (O1).
-    pub fn judge(mut self) -> (usize, Vec<String>) {
+    pub fn judge(mut self) -> (usize, Vec<Violation>) {
         let mut wrong = Vec::new();
         for (shard, vouched) in &mut self.0 {
             vouched.sort_unstable();
             for pair in vouched.windows(2).filter(|pair| pair[1].epoch < pair[0].epoch) {
                 let behind_us = (pair[1].at_ns - pair[0].at_ns) / 1_000;
-                wrong.push(format!(
-                    "O1: shard {shard}: server {} acknowledged under epoch {} {behind_us} us after server {} under epoch {}",
+                let what = format!(
+                    "shard {shard}: server {} acknowledged under epoch {} {behind_us} us after server {} under epoch {}",
                     pair[1].server, pair[1].epoch, pair[0].server, pair[0].epoch
-                ));
+                );
+                wrong.push(Violation { rule: "O1", what });
             }
         }
         (self.0.values().map(Vec::len).sum(), wrong)

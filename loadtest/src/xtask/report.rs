@@ -15,7 +15,7 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 const SLOWEST: usize = 5;
 const SLOW: Duration = Duration::from_secs(10);
 
-/// Prints the figures; `true` without violations.
+/// Prints the figures and the verdict.
 pub fn print(
     seed: u64,
     started: Instant,
@@ -23,7 +23,7 @@ pub fn print(
     struck: &[Struck],
     records: &Records,
     checked: &Checked,
-) -> bool {
+) {
     let answered = || records.sends.iter().filter_map(|sent| sent.took.map(|took| (sent, took)));
     let mut undisturbed: Vec<Duration> =
         answered().filter(|(sent, _)| calm.contains(&sent.since)).map(|(_, took)| took).collect();
@@ -50,6 +50,10 @@ pub fn print(
         "  deliveries   {} due, {} arrived with repeats, over {} sockets",
         checked.deliveries, records.arrivals, records.sockets
     );
+    println!(
+        "  acks         {} given, by which clients know {} messages to be settled",
+        checked.acked, checked.settled
+    );
     println!("  owners       {} batches acknowledged under epochs", checked.batches);
     println!("  without faults: a send takes {median:.3} s (p50), {late:.2} s (p99), {longest:.2} s at most");
     for (kind, mut worst) in kinds {
@@ -66,6 +70,9 @@ pub fn print(
         let place = sent.outcome.as_ref().and_then(|outcome| outcome.as_ref().ok()).map_or("", |place| &place.0);
         println!("  slow: {} from {from:.1} s for {:.1} s, {attempts} requests, {place}", sent.key, took.as_secs_f64());
     }
-    println!("  violations   {}", records.violations.len());
-    records.violations.is_empty()
+    let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
+    records.violations.iter().for_each(|violation| *rules.entry(violation.rule).or_default() += 1);
+    let rules: Vec<String> = rules.iter().map(|(rule, times)| format!("{rule} {times} times")).collect();
+    let which = if rules.is_empty() { String::new() } else { format!(": {}", rules.join(", ")) };
+    println!("  violations   {}{which}", records.violations.len());
 }

@@ -1,12 +1,21 @@
 //! What has to be unique, by lightweight transactions: handles, email budgets, pending codes.
 //!
+//! ```text
+//!   handles    claimed_at   v is    creation          who asks for the handle finds
+//!     claim    time         ours    -                 nobody; after CLAIM another may claim it
+//!     confirm  -            ours    the account       us, for good; writes the account if it is not there yet
+//! ```
 //! I1  A transaction that failed may have happened: it is asked again in a form that recognises its own effect.
-//! I2  A creation claims the handle, takes the code, charges the email, then writes the agent's rows; a refusal gives
-//!     back what was taken, in the opposite order. A crash in the middle costs at most one registration of the email's
-//!     budget; a claim without an agent is free again after [`CLAIM`].
+//! I2  A creation claims the handle, takes the code, charges the email, confirms the claim, then writes the agent's
+//!     rows; a refusal gives back what was taken, in the opposite order. A crash before the confirmation costs at most
+//!     one registration of the email's budget; the claim is free again after [`CLAIM`].
+//! I3  Nothing that the account needs is written before its claim is confirmed, and a confirmed claim is never taken
+//!     over: an owner that was slow finds its claim gone before it has written anything.
+//! I4  The confirmation is the commit: it carries the account, and whoever asks for the handle after a crash finishes
+//!     what was begun. All of that is written at the time of creations, so doing it twice, or late, changes nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{join_all, try_join_all};
 use scylla::statement::Consistency;
@@ -16,15 +25,20 @@ use super::OpenError;
 use super::layout::Place;
 use super::log::Tables;
 use super::pipeline::Pipeline;
-use super::session::{Cql, failed, misshapen};
+use super::session::{Cql, misshapen};
 use crate::ids::AgentId;
+use crate::kv::keys::Table;
 use crate::kv::local::{changed, charge};
 use crate::kv::{EmailChange, KvOp, keys};
 use crate::rows::{AgentRow, EmailRow, PendingRow};
 use crate::store::{CreateAgentError, EmailBudget, StoreError, Write};
 
-/// A claimed handle whose agent never came is free again after this.
+/// A claimed handle that is not confirmed by then is free again. Clocks of two nodes are compared here: one that is
+/// ahead takes a claim over early, which costs its owner a refusal, and nothing else (I3).
 const CLAIM: Duration = Duration::from_secs(60);
+/// How long a confirmed handle carries its account (I4). Whoever registers again after a crash does so within minutes;
+/// and it is far below `gc_grace_seconds`, so what is written again never outlives the mark of its removal.
+const CREATION_S: i32 = 24 * 60 * 60;
 /// Attempts of one transaction.
 const ATTEMPTS: u32 = 12;
 /// First pause between them; it doubles up to 32 times this.
@@ -38,8 +52,10 @@ pub(super) struct Identity {
     pipeline: Arc<Pipeline<Tables>>,
     claim: PreparedStatement,
     claim_stale: PreparedStatement,
+    confirm: PreparedStatement,
     unclaim: PreparedStatement,
     claimed: PreparedStatement,
+    resolve: PreparedStatement,
     first_email: PreparedStatement,
     next_email: PreparedStatement,
     first_pending: PreparedStatement,
@@ -64,6 +80,12 @@ async fn pause(attempt: u32) {
     tokio::time::sleep((PAUSE * (1 << attempt.min(5))).mul_f64(jitter)).await;
 }
 
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
 fn value(row: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
     rmp_serde::to_vec(row).map_err(|e| StoreError::Corrupt(format!("row does not encode: {e}")))
 }
@@ -84,11 +106,15 @@ impl Identity {
         let read: [PreparedStatement; 2] = read.try_into().map_err(|_| OpenError::Schema("two tables".to_owned()))?;
         let claim = "INSERT INTO handles (p, b, c, v, claimed_at) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
         let claim_stale = format!("UPDATE handles SET v=?, claimed_at=? WHERE {ROW} IF v=? AND claimed_at=?");
+        let confirm =
+            format!("UPDATE handles USING TTL {CREATION_S} SET claimed_at=null, creation=? WHERE {ROW} IF v=?");
         Ok(Self {
             claim: cql.conditional(claim).await?,
             claim_stale: cql.conditional(&claim_stale).await?,
+            confirm: cql.conditional(&confirm).await?,
             unclaim: cql.conditional(&format!("DELETE FROM handles WHERE {ROW} IF v=?")).await?,
             claimed,
+            resolve: cql.statement(&format!("SELECT v, claimed_at, creation FROM handles WHERE {ROW}")).await?,
             first_email: cql.conditional(&insert("emails")).await?,
             next_email: cql.conditional(&format!("UPDATE emails SET v=? WHERE {ROW} IF v=?")).await?,
             first_pending: cql.conditional(&insert("pendings")).await?,
@@ -103,7 +129,7 @@ impl Identity {
 
     async fn read(&self, which: usize, at: &Place) -> Result<Option<Vec<u8>>, StoreError> {
         let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.session.execute_unpaged(&self.read[which], values).await.map_err(|e| failed(&e))?;
+        let answer = self.cql.run(&self.read[which], values).await?;
         let rows = answer.into_rows_result().map_err(misshapen)?;
         // A row of a transaction that was undone may be there with nothing in it.
         Ok(rows.maybe_first_row::<(Option<Vec<u8>>,)>().map_err(misshapen)?.and_then(|(value,)| value))
@@ -129,26 +155,25 @@ impl Identity {
 
     async fn claim(&self, handle: &str, agent: AgentId) -> Result<bool, StoreError> {
         let (key, mine) = (keys::handle(handle), value(&agent)?);
-        let (at, now) = (Place::of(&key)?, self.pipeline.time_of_day() / 1_000);
+        let at = Place::of(&key)?;
         let (p, b, c) = (&at.partition.key, at.partition.bucket, &at.place);
         self.settle(async || {
+            let now = now_ms();
             if self.cql.decide(&self.claim, (p, b, c, &mine, now)).await.map_err(Again::Unknown)? {
                 return Ok(true);
             }
-            let answer = self.cql.session.execute_unpaged(&self.claimed, (p, b, c)).await;
-            let rows = answer.map_err(|e| failed(&e)).and_then(|a| a.into_rows_result().map_err(misshapen));
+            let answer = self.cql.run(&self.claimed, (p, b, c)).await;
+            let rows = answer.and_then(|answer| answer.into_rows_result().map_err(misshapen));
             let rows = rows.map_err(Again::Unknown)?;
-            let row = rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(|e| Again::Unknown(misshapen(e)))?;
-            let Some((owner, since)) = row else { return Err(Again::Raced) };
+            let row = rows.maybe_first_row::<(Option<Vec<u8>>, Option<i64>)>();
+            let Some((Some(owner), since)) = row.map_err(|e| Again::Unknown(misshapen(e)))? else {
+                return Err(Again::Raced);
+            };
             if owner == mine {
                 return Ok(true);
             }
+            let Some(since) = since else { return Ok(false) };
             if now.saturating_sub(since) < i64::try_from(CLAIM.as_millis()).unwrap_or(i64::MAX) {
-                return Ok(false);
-            }
-            let id: AgentId = keys::decode(&key, &owner).map_err(Again::Unknown)?;
-            let row = Place::of(&keys::agent(id)).map_err(Again::Unknown)?;
-            if self.cql.get(&row.partition, &row.place).await.map_err(Again::Unknown)?.is_some() {
                 return Ok(false);
             }
             let values = (&mine, now, p, b, c, &owner, since);
@@ -156,6 +181,42 @@ impl Identity {
             if taken { Ok(true) } else { Err(Again::Raced) }
         })
         .await
+    }
+
+    /// Makes a claim final (I3); `false`: it was not ours any more. An attempt whose outcome is unknown is asked again:
+    /// it is refused only if the handle has another owner, which it cannot have after an attempt that went through.
+    async fn confirm(&self, row: &AgentRow) -> Result<bool, StoreError> {
+        let (at, mine, creation) = (Place::of(&keys::handle(&row.handle))?, value(&row.id)?, value(row)?);
+        let values = (&creation, &at.partition.key, at.partition.bucket, &at.place, &mine);
+        self.settle(async || self.cql.decide(&self.confirm, values).await.map_err(Again::Unknown)).await
+    }
+
+    /// The value of a handle that is confirmed, after its account was seen or written (I4).
+    pub(super) async fn resolve(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let at = Place::of(key)?;
+        let values = (&at.partition.key, at.partition.bucket, &at.place);
+        let answer = self.cql.run(&self.resolve, values).await?;
+        let rows = answer.into_rows_result().map_err(misshapen)?;
+        let row = rows.maybe_first_row::<(Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>)>().map_err(misshapen)?;
+        let Some((Some(owner), None, creation)) = row else { return Ok(None) };
+        let Some(creation) = creation else { return Ok(Some(owner)) };
+        let row: AgentRow = keys::decode(key, &creation)?;
+        let account = Place::of(&keys::agent(row.id))?;
+        if self.cql.get(&account.partition, &account.place).await?.is_none() {
+            self.write(vec![row]).await?;
+        }
+        Ok(Some(owner))
+    }
+
+    /// Writes the rows of confirmed accounts. The accounts themselves come last: who finds one needs to write nothing.
+    async fn write(&self, rows: Vec<AgentRow>) -> Result<(), StoreError> {
+        let mut ops: Vec<KvOp> = Vec::with_capacity(3 * rows.len());
+        for row in rows {
+            keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
+        }
+        let (accounts, beside) = ops.into_iter().partition(|op| Table::of(op.key()) == Some(Table::Agent));
+        self.pipeline.write_first(beside).await?;
+        self.pipeline.write_first(accounts).await
     }
 
     async fn unclaim(&self, handle: &str, agent: AgentId) -> Result<(), StoreError> {
@@ -210,6 +271,17 @@ impl Identity {
         outcome.await?
     }
 
+    /// Undoes a charge. Repeating it changes nothing.
+    async fn refund(&self, row: &AgentRow) -> Result<(), StoreError> {
+        let outcome = self.change_row::<std::convert::Infallible>(&row.email, |mut email| {
+            let Some(ours) = email.live.iter().position(|live| *live == row.id) else { return Ok(None) };
+            email.live.remove(ours);
+            email.lifetime = email.lifetime.saturating_sub(1);
+            Ok(Some(email))
+        });
+        outcome.await.map(|outcome| outcome.unwrap_or(()))
+    }
+
     pub(super) async fn put_pending(&self, row: PendingRow) -> Result<(), StoreError> {
         let (at, row) = (Place::of(&keys::pending(&row.id))?, value(&row)?);
         let (p, b, c) = (&at.partition.key, at.partition.bucket, &at.place);
@@ -249,13 +321,20 @@ impl Identity {
         if !self.claim(&row.handle, row.id).await? {
             return Err(CreateAgentError::HandleTaken);
         }
-        if let Err(refused) = self.pay(&row, code, budget).await {
+        if let Err(refused) = self.pay(&row, code.clone(), budget).await {
             self.unclaim(&row.handle, row.id).await?;
             return Err(refused);
         }
-        let mut ops = Vec::new();
-        keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
-        Ok(self.pipeline.write_first(ops).await?)
+        if !self.confirm(&row).await? {
+            if budget.is_some() {
+                self.refund(&row).await?;
+            }
+            if let Some(code) = code {
+                self.put_pending(code).await?;
+            }
+            return Err(CreateAgentError::HandleTaken);
+        }
+        Ok(self.write(vec![row]).await?)
     }
 
     async fn pending_row(&self, id: &str) -> Result<Option<PendingRow>, StoreError> {
@@ -285,26 +364,38 @@ impl Identity {
     }
 
     pub(super) async fn create_agents(&self, rows: Vec<AgentRow>) -> Result<(), CreateAgentError> {
-        let mut ours = Vec::with_capacity(rows.len());
-        for some in rows.chunks(CLAIMS) {
-            let claims: Vec<_> = some.iter().map(|row| self.claim(&row.handle, row.id)).collect();
-            for (row, claimed) in some.iter().zip(join_all(claims).await) {
-                if claimed? {
-                    ours.push(row);
-                }
-            }
-        }
-        if ours.len() < rows.len() {
-            for some in ours.chunks(CLAIMS) {
+        // A later confirmation that is refused gives those before it back: nobody was told of them yet.
+        let all = self.claim_all(&rows).await? && self.confirm_all(&rows).await?;
+        if !all {
+            for some in rows.chunks(CLAIMS) {
                 let given: Vec<_> = some.iter().map(|row| self.unclaim(&row.handle, row.id)).collect();
                 try_join_all(given).await?;
             }
             return Err(CreateAgentError::HandleTaken);
         }
-        let mut ops: Vec<KvOp> = Vec::with_capacity(3 * rows.len());
-        for row in rows {
-            keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
+        Ok(self.write(rows).await?)
+    }
+
+    /// Whether each handle is claimed; the rest is not tried once one is taken.
+    async fn claim_all(&self, rows: &[AgentRow]) -> Result<bool, StoreError> {
+        for some in rows.chunks(CLAIMS) {
+            let claims: Vec<_> = some.iter().map(|row| self.claim(&row.handle, row.id)).collect();
+            let claimed: Vec<bool> = join_all(claims).await.into_iter().collect::<Result<_, _>>()?;
+            if claimed.contains(&false) {
+                return Ok(false);
+            }
         }
-        Ok(self.pipeline.write_first(ops).await?)
+        Ok(true)
+    }
+
+    async fn confirm_all(&self, rows: &[AgentRow]) -> Result<bool, StoreError> {
+        for some in rows.chunks(CLAIMS) {
+            let confirmed: Vec<_> = some.iter().map(|row| self.confirm(row)).collect();
+            let confirmed: Vec<bool> = join_all(confirmed).await.into_iter().collect::<Result<_, _>>()?;
+            if confirmed.contains(&false) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -1,8 +1,11 @@
 //! Where a key lies in CQL: table, partition, bucket, place.
 //!
 //! Y1  Keys of one table compare within a partition as they do in `kv::keys`: the place is the rest of the key.
-//! Y2  Ranges of one read share their partition and differ at most in bucket and place; buckets ascend with keys.
+//! Y2  Ranges of one read share their partition and differ at most in bucket and place; buckets ascend with keys, or a
+//!     hash spreads the rows, and a range is merged out of all buckets (`merge`). A row lies in exactly one of them.
 //! Y3  What one entity changes in its own small rows lies in one partition, so it becomes visible at once.
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::kv::keys::Table;
 use crate::store::StoreError;
@@ -94,12 +97,23 @@ enum Bucket {
     Number(u32),
     /// By the next byte.
     Byte,
+    /// By a hash of the rest of the key, into so many.
+    Hash(i64),
 }
 
 /// Messages and positions: 512 to a partition, at most 16 MiB of them.
 const LOG_SHIFT: u32 = 9;
 /// Receipts are small.
 const RECEIPT_SHIFT: u32 = 12;
+/// Handles that start with the same two characters: names made in bulk all do. A row has some 100 bytes, so 16 million
+/// of them make 100 MB in each bucket. Only searches, which are rare, read all of them.
+const DIRECTORY_BUCKETS: i64 = 16;
+/// Books that have one agent: a service that everybody knows is in all of them. A row has some 100 bytes, so 8 million
+/// books make 100 MB in each bucket. Whoever watches an agent is read when its presence changes, so they are as few as
+/// will do.
+const WATCHER_BUCKETS: i64 = 8;
+/// What a handle's partition is made of. No handle is shorter, and no search.
+const DIRECTORY: usize = 2;
 /// Keys and ids: bytes of an agent or owner, of a conversation.
 const AGENT: usize = 16;
 const CONVERSATION: usize = 17;
@@ -113,6 +127,12 @@ fn layout(table: Table) -> (Home, usize, Bucket) {
         Table::Conversation | Table::Group => (Home::Conversations, CONVERSATION, Bucket::One),
         Table::Inbox => (Home::Inboxes, AGENT, Bucket::Number(LOG_SHIFT)),
         Table::Receipt => (Home::Receipts, AGENT + CONVERSATION, Bucket::Number(RECEIPT_SHIFT)),
+        // Views and books have a row of some 150 bytes for each conversation and contact: 700,000 of them make 100 MB.
+        // They stay in one partition nevertheless (Y3). The contract sets no number. An agent opens 100 conversations a
+        // day that are not answered, others open as many with it as they like, and a book takes 60 entries a second at
+        // most, of 4 KB at most (1,000 characters of notes), so that only an agent that means to gets there. It is its
+        // own rows that become slow then: both lists are read whole, by its own requests and when its shard loads it,
+        // and that hurts at 100,000 (15 MB), long before the partition does.
         Table::InboxHead
         | Table::AgentConversation
         | Table::Agent
@@ -126,9 +146,9 @@ fn layout(table: Table) -> (Home, usize, Bucket) {
         Table::Email => (Home::Emails, WHOLE, Bucket::One),
         Table::Pending => (Home::Pendings, WHOLE, Bucket::One),
         Table::Replay => (Home::Replays, WHOLE, Bucket::One),
-        Table::Watcher => (Home::Watchers, AGENT, Bucket::One),
+        Table::Watcher => (Home::Watchers, AGENT, Bucket::Hash(WATCHER_BUCKETS)),
         Table::Report => (Home::Reports, 0, Bucket::Byte),
-        Table::Directory => (Home::Directory, 1, Bucket::Byte),
+        Table::Directory => (Home::Directory, DIRECTORY, Bucket::Hash(DIRECTORY_BUCKETS)),
         Table::Attachment => (Home::Attachments, WHOLE, Bucket::One),
         Table::AttachmentUse => (Home::AttachmentUses, ATTACHMENT, Bucket::One),
         Table::Idempotency => (Home::Answers, WHOLE, Bucket::One),
@@ -176,6 +196,7 @@ impl Place {
         let bucket = match by {
             Bucket::One => 0,
             Bucket::Byte => i64::from(tail.first().copied().unwrap_or(pad)),
+            Bucket::Hash(buckets) => (xxh3_64(tail) >> 1).cast_signed() % buckets,
             Bucket::Number(shift) => {
                 let byte = |n: usize| tail.get(n).copied().unwrap_or(pad);
                 (u64::from_be_bytes(std::array::from_fn(byte)) >> shift).cast_signed()
@@ -185,6 +206,17 @@ impl Place {
         // A partition key may not be empty.
         let key = if partition.is_empty() { key[..1].to_vec() } else { partition.to_vec() };
         Ok(Self { partition: Partition { home, key, bucket }, place })
+    }
+}
+
+/// Among how many buckets a hash spreads the partition of a range that starts at `from`; `None` where buckets ascend.
+pub(super) fn spread(from: &[u8]) -> Result<Option<i64>, StoreError> {
+    match Table::of(from).map(layout) {
+        Some((home, cut, Bucket::Hash(_))) if from.len() <= cut => {
+            Err(StoreError::Unavailable(format!("a range over every partition of {}", home.name())))
+        }
+        Some((_, _, Bucket::Hash(buckets))) => Ok(Some(buckets)),
+        _ => Ok(None),
     }
 }
 
@@ -220,7 +252,29 @@ mod tests {
         let report = [&[20][..], b"abc"].concat();
         let at = Place::of(&report).expect("a table");
         assert_eq!((at.partition.bucket, key_at(&[20], &at.place)), (i64::from(b'a'), report));
+        assert_eq!(spread(&[20]), Ok(None));
         let all = (Place::bound(&[20], 0).expect("a table"), Place::bound(&[20, 0xFF], 0xFF).expect("a table"));
         assert_eq!((all.0.partition.bucket, all.1.partition.bucket), (0, 255));
+    }
+
+    #[test]
+    fn what_may_grow_is_spread_and_found_again() {
+        let entry = |handle: &str| [&[21][..], handle.as_bytes()].concat();
+        let mut rows = [0; DIRECTORY_BUCKETS as usize];
+        for n in 0..1_600 {
+            let key = entry(&format!("agent-{n}"));
+            let at = Place::of(&key).expect("a table");
+            assert_eq!((at.partition.home, at.partition.key.as_slice()), (Home::Directory, &b"ag"[..]));
+            assert_eq!(key_at(&entry("ag"), &at.place), key, "Y1");
+            assert_eq!(Place::of(&key), Ok(at.clone()), "Y2: one bucket, always the same");
+            rows[usize::try_from(at.partition.bucket).expect("Y2: a bucket")] += 1;
+        }
+        assert!(rows.iter().all(|rows| (50..200).contains(rows)), "{rows:?}");
+        assert_eq!(spread(&entry("ag")), Ok(Some(DIRECTORY_BUCKETS)));
+        assert!(spread(&entry("a")).is_err(), "no search is that short");
+        let watchers = [&[18][..], &[b'x'; 16]].concat();
+        assert_eq!(spread(&watchers), Ok(Some(WATCHER_BUCKETS)));
+        // Where a row lies is part of the format.
+        assert_eq!(Place::of(&entry("alice")).expect("a table").partition.bucket, 4);
     }
 }

@@ -1,23 +1,31 @@
 //! Commit log and rows over CQL: the statements of the pipeline.
 //!
 //! G1  What one request holds is of one partition, and becomes visible together.
+//! G2  A request that failed says which rows it had; those of the others are written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::StreamExt;
+use futures_util::stream;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::OpenError;
 use super::layout::{Partition, Place};
-use super::pipeline::{Change, Log};
+use super::pipeline::{Change, Log, Unwritten};
 use super::session::{Cql, Either, failed, misshapen};
 use crate::store::{Fence, StoreError};
 
 /// Statements and bytes of one request to the cluster.
 const REQUEST_ROWS: usize = 64;
 const REQUEST_BYTES: usize = 64 << 10;
+/// Requests of one entry that are under way together: a message to a group of 256 has about as many partitions, and no
+/// entry alone takes more than a part of what the node may have under way.
+const REQUESTS_AT_ONCE: usize = 128;
+
+/// A row to write: its number in what was asked for, its place, and what becomes of it.
+type Row<'a> = (usize, Vec<u8>, &'a Change);
 
 /// Tables of a keyspace.
 pub(super) struct Tables {
@@ -38,20 +46,19 @@ impl Tables {
         Ok(Self { cql, put_entry, get_entry, drop_entry })
     }
 
-    async fn put_partition(&self, at: &Partition, rows: &[(Vec<u8>, &Change)], time: i64) -> Result<(), StoreError> {
+    async fn put_partition(&self, at: &Partition, rows: &[Row<'_>], time: i64) -> Result<(), StoreError> {
         let home = self.cql.home(at.home);
-        let session = &self.cql.session;
-        if let [(place, Change(_, value))] = rows {
+        if let [(_, place, Change(_, value))] = rows {
             let outcome = match value {
-                Some(value) => session.execute_unpaged(&home.put, (&at.key, at.bucket, place, value, time)).await,
-                None => session.execute_unpaged(&home.remove, (time, &at.key, at.bucket, place)).await,
+                Some(value) => self.cql.run(&home.put, (&at.key, at.bucket, place, value, time)).await,
+                None => self.cql.run(&home.remove, (time, &at.key, at.bucket, place)).await,
             };
-            return outcome.map(drop).map_err(|e| failed(&e));
+            return outcome.map(drop);
         }
         let mut batch = Batch::new(BatchType::Unlogged);
         batch.set_is_idempotent(true);
         let mut values = Vec::with_capacity(rows.len());
-        for (place, Change(_, value)) in rows {
+        for (_, place, Change(_, value)) in rows {
             let key = at.key.as_slice();
             match value {
                 Some(value) => {
@@ -64,49 +71,54 @@ impl Tables {
                 }
             }
         }
-        session.batch(&batch, values).await.map(drop).map_err(|e| failed(&e))
+        let _turn = self.cql.turns.take().await?;
+        self.cql.session.batch(&batch, values).await.map(drop).map_err(|e| failed(&e))
     }
 }
 
 impl Log for Tables {
     async fn put_entry(&self, of: Fence, entry: &[u8], at: i64) -> Result<(), StoreError> {
         let values = (of.shard.cast_signed(), of.epoch.cast_signed(), entry, at);
-        self.cql.session.execute_unpaged(&self.put_entry, values).await.map(drop).map_err(|e| failed(&e))
+        self.cql.run(&self.put_entry, values).await.map(drop)
     }
 
     async fn entry(&self, of: Fence) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
         let values = (of.shard.cast_signed(), of.epoch.cast_signed());
-        let answer = self.cql.session.execute_unpaged(&self.get_entry, values).await.map_err(|e| failed(&e))?;
+        let answer = self.cql.run(&self.get_entry, values).await?;
         let rows = answer.into_rows_result().map_err(misshapen)?;
         rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(misshapen)
     }
 
     async fn drop_entry(&self, of: Fence, at: i64) -> Result<(), StoreError> {
         let values = (at, of.shard.cast_signed(), of.epoch.cast_signed());
-        self.cql.session.execute_unpaged(&self.drop_entry, values).await.map(drop).map_err(|e| failed(&e))
+        self.cql.run(&self.drop_entry, values).await.map(drop)
     }
 
     /// Partitions side by side.
-    async fn put_rows(&self, changes: &[Change], at: i64) -> Result<(), StoreError> {
-        let mut partitions: BTreeMap<Partition, Vec<(Vec<u8>, &Change)>> = BTreeMap::new();
-        for change in changes {
-            let Place { partition, place } = Place::of(&change.0)?;
-            partitions.entry(partition).or_default().push((place, change));
+    async fn put_rows(&self, changes: &[&Change], at: i64) -> Result<(), Unwritten> {
+        let mut partitions: BTreeMap<Partition, Vec<Row<'_>>> = BTreeMap::new();
+        for (number, change) in changes.iter().enumerate() {
+            let Place { partition, place } =
+                Place::of(&change.0).map_err(|error| Unwritten { rows: (0..changes.len()).collect(), error })?;
+            partitions.entry(partition).or_default().push((number, place, change));
         }
         let mut requests = Vec::with_capacity(partitions.len());
         for (partition, rows) in &partitions {
             let mut rest = rows.as_slice();
             while !rest.is_empty() {
                 let mut bytes = 0;
-                let fits = rest.iter().take(REQUEST_ROWS).take_while(|(_, change)| {
+                let fits = rest.iter().take(REQUEST_ROWS).take_while(|(_, _, change)| {
                     bytes += change.1.as_ref().map_or(0, Vec::len);
                     bytes <= REQUEST_BYTES
                 });
                 let (now, later) = rest.split_at(fits.count().max(1));
-                requests.push(self.put_partition(partition, now, at));
+                requests.push(async move {
+                    (now.iter().map(|row| row.0).collect(), self.put_partition(partition, now, at).await)
+                });
                 rest = later;
             }
         }
-        try_join_all(requests).await.map(drop)
+        let outcomes: Vec<_> = stream::iter(requests).buffer_unordered(REQUESTS_AT_ONCE).collect().await;
+        Unwritten::gather(outcomes) // G2
     }
 }

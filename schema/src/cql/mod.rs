@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   layout    key → table, partition, bucket, place
+//!   merge     ranges over buckets of a hash
 //!   session   one connection, its statements, what errors mean
 //!   pipeline  batches → commit log of the shard → rows
 //!   log       its statements
+//!   unowned   times of rows that no shard has
 //!   identity  what has to be unique, by lightweight transactions
 //!   ownership leases of nodes and owners of shards, the same way
 //!   migrate   schema/cql, applied
@@ -15,11 +17,13 @@
 mod identity;
 mod layout;
 mod log;
+mod merge;
 mod migrate;
 mod ownership;
 pub mod pipeline;
 mod probe;
 mod session;
+mod unowned;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +34,7 @@ pub use self::migrate::migrate;
 pub use self::probe::{Probe, probe};
 
 use self::identity::Identity;
-use self::layout::{Home, Place, key_at};
+use self::layout::{Home, Partition, Place, key_at, spread};
 use self::log::Tables;
 use self::pipeline::Pipeline;
 use self::session::{Cql, connect, failed, misshapen};
@@ -171,8 +175,8 @@ impl CqlStore {
 }
 
 impl CqlBackend {
-    /// Removes expired rows of a table that gateways write, each at the time at which it was written: whoever replaced
-    /// it meanwhile wrote later and is not touched.
+    /// Removes expired rows of a table that gateways write, each at the time at which it was written: what replaced it
+    /// meanwhile has a later time (U1) and is not touched.
     async fn sweep_table(&self, table: Table, home: Home, now: Timestamp) -> Result<usize, StoreError> {
         let select = format!("SELECT p, c, v, WRITETIME(v) FROM {}", home.name());
         let select = self.cql.statement(&select).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -196,6 +200,31 @@ impl CqlBackend {
                 std::ops::ControlFlow::Continue(next) => page = next,
             }
         }
+    }
+
+    /// Rows of one bucket between two places, after the one that was read last.
+    async fn page(
+        &self,
+        low: &Place,
+        high: &Place,
+        (bucket, after): (i64, Option<Vec<u8>>),
+        most: usize,
+        direction: Direction,
+    ) -> Result<Pairs, StoreError> {
+        let at = Partition { bucket, ..low.partition.clone() };
+        let mut found = Pairs::new();
+        let Some(after) = after else {
+            self.cql.range(&at, (&low.place, &high.place), most, direction, &mut found).await?;
+            return Ok(found);
+        };
+        let range = match direction {
+            Direction::Up => (after.as_slice(), high.place.as_slice()),
+            Direction::Down => (low.place.as_slice(), after.as_slice()),
+        };
+        // Bounds are inclusive, so that one comes again, if it is still there.
+        self.cql.range(&at, range, most.saturating_add(1), direction, &mut found).await?;
+        found.retain(|(place, _)| *place != after);
+        Ok(found)
     }
 
     /// Codes are only ever removed by a transaction.
@@ -229,6 +258,9 @@ impl Backend for CqlBackend {
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if Table::of(key) == Some(Table::Handle) {
+            return self.identity.resolve(key).await;
+        }
         let at = Place::of(key)?;
         self.cql.get(&at.partition, &at.place).await
     }
@@ -236,6 +268,12 @@ impl Backend for CqlBackend {
     async fn scan(&self, from: &[u8], through: &[u8], limit: usize, direction: Direction) -> Result<Pairs, StoreError> {
         let (low, high) = (Place::bound(from, 0x00)?, Place::bound(through, 0xFF)?);
         debug_assert!(low.partition.home == high.partition.home, "Y2");
+        if let Some(buckets) = spread(from)? {
+            let page = |bucket, after, most| self.page(&low, &high, (bucket, after), most, direction);
+            let mut found = merge::merged(buckets, limit, direction, page).await?;
+            found.iter_mut().for_each(|(place, _)| *place = key_at(from, place));
+            return Ok(found);
+        }
         let (first, last) = (low.partition.bucket, high.partition.bucket);
         if last.saturating_sub(first) > BUCKETS_MAX {
             return Err(StoreError::Unavailable(format!("a range over {} partitions", last - first)));

@@ -104,9 +104,9 @@ impl Ownership for CqlStore {
         let (cql, table) = (&self.backend.cql, &self.backend.nodes);
         match (before, after) {
             (None, None) => Ok(self.node(name).await?.is_none()),
-            (None, Some(after)) => cql.decide(&table.first, (name, encoded(after)?)).await,
-            (Some(before), Some(after)) => cql.decide(&table.next, (encoded(after)?, name, encoded(before)?)).await,
-            (Some(before), None) => cql.decide(&table.remove, (name, encoded(before)?)).await,
+            (None, Some(after)) => cql.decide_now(&table.first, (name, encoded(after)?)).await,
+            (Some(before), Some(after)) => cql.decide_now(&table.next, (encoded(after)?, name, encoded(before)?)).await,
+            (Some(before), None) => cql.decide_now(&table.remove, (name, encoded(before)?)).await,
         }
     }
 

@@ -13,23 +13,27 @@
 //!     rows again as they were: at the entry's own time, so that to do it twice, or late, changes nothing. An entry
 //!     that it does not read never had rows, and never gets any: it removes the log before it reads anything else, also
 //!     for what is still on its way there, or an owner after it would find that and act on it.
-//! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer.
-//! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours.
+//! P3  Rows and entries carry `epoch << 32 | n`, n ascending: whatever arrives late never replaces what is newer. No
+//!     clock is asked for the time of a write: rows of a creation have time 1, rows that no entity owns say theirs
+//!     (`unowned`).
+//! P4  A step that may have happened is repeated unchanged until it has, or until the epoch is no longer ours. Of rows,
+//!     only those that are not known to be written are sent again, at the same time; the next entry waits for all of
+//!     them (P1).
 //! P5  After an entry that was fenced no other is sent under its epoch: it would take the place of one that a new owner
 //!     has to finish, and leave a gap.
-//! P6  A shard is at rest under an epoch when the rows of its last entry are written and nothing is under way. Who takes
-//!     it over from there reads no log of it, nor does anybody later: what still arrives there is not acted on.
+//! P6  A shard is at rest under an epoch when the rows of its last entry are written and nothing is under way. Who
+//!     takes it over from there reads no log of it, nor does anybody later: what still arrives there is not acted on.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tracing::trace;
 
-use super::Guard;
+use super::{Guard, unowned};
 pub use crate::kv::KvOp;
 use crate::store::{Done, Fence, StoreError};
 
@@ -57,9 +61,40 @@ pub trait Log: Send + Sync + 'static {
     /// Removes it, and whatever arrives later of what was written at this time or before.
     fn drop_entry(&self, of: Fence, at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes rows, all at this time. Not atomic.
-    fn put_rows(&self, changes: &[Change], at: i64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Writes rows, all at this time. Not atomic; waits for the outcome of each.
+    fn put_rows(&self, changes: &[&Change], at: i64) -> impl Future<Output = Result<(), Unwritten>> + Send;
 }
+
+/// Rows that are not known to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwritten {
+    /// Their places among those that were to be written, ascending.
+    pub rows: Vec<usize>,
+    /// What one of them met; [`StoreError::Corrupt`] if any did, since that one cannot be repeated.
+    pub error: StoreError,
+}
+
+impl Unwritten {
+    /// The outcome of all out of those of some, each with the places of its rows.
+    pub fn gather(outcomes: impl IntoIterator<Item = (Vec<usize>, Result<(), StoreError>)>) -> Result<(), Self> {
+        let mut all: Option<Self> = None;
+        for (rows, outcome) in outcomes {
+            let Err(error) = outcome else { continue };
+            let all = all.get_or_insert_with(|| Self { rows: Vec::new(), error: error.clone() });
+            all.rows.extend(rows);
+            if matches!(error, StoreError::Corrupt(_)) {
+                all.error = error;
+            }
+        }
+        all.map_or(Ok(()), |mut all| {
+            all.rows.sort_unstable();
+            Err(all)
+        })
+    }
+}
+
+/// Rows that are still to be written, while a step is repeated (P4).
+type Rest<'a> = Mutex<Vec<&'a Change>>;
 
 struct Job {
     batches: Vec<(Fence, Vec<KvOp>)>,
@@ -90,7 +125,6 @@ pub struct Pipeline<L> {
     log: L,
     guard: Arc<dyn Guard>,
     lanes: Box<[Mutex<Lane>]>,
-    clock: AtomicI64,
 }
 
 fn held(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
@@ -121,7 +155,7 @@ impl<L: Log> Pipeline<L> {
     pub fn new(log: L, guard: Arc<dyn Guard>, shards: u32) -> Self {
         // One lane more than shards: the last takes what belongs to none.
         let lanes = (0..=shards).map(|_| Mutex::default()).collect();
-        Self { log, guard, lanes, clock: AtomicI64::new(0) }
+        Self { log, guard, lanes }
     }
 
     fn lane(&self, fence: Fence) -> &Mutex<Lane> {
@@ -204,7 +238,7 @@ impl<L: Log> Pipeline<L> {
 
     async fn make_durable(&self, fence: Fence, changes: Vec<Change>) -> Result<(), StoreError> {
         if fence.epoch == 0 {
-            return self.write_unowned(&changes).await;
+            return self.write_unowned(changes).await;
         }
         if !self.guard.holds(fence) {
             return Err(StoreError::Fenced); // P5
@@ -214,12 +248,22 @@ impl<L: Log> Pipeline<L> {
         let bytes =
             rmp_serde::to_vec(&entry).map_err(|e| StoreError::Corrupt(format!("entry does not encode: {e}")))?;
         self.until_done(fence, || self.log.put_entry(fence, &bytes, at)).await?;
-        let held_at = self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+        let rest = Rest::new(entry.0.iter().collect());
+        let held_at = self.until_done(fence, || self.put_rest(&rest, at)).await?;
         held(self.lane(fence)).open = false;
         // For whoever holds the owners of one machine against each other: its processes share this clock.
         let at_ns = i128::from(held_at.tv_sec) * 1_000_000_000 + i128::from(held_at.tv_nsec);
         trace!(target: "acknowledged", shard = fence.shard, epoch = fence.epoch, at_ns);
         Ok(())
+    }
+
+    /// Writes what is left of some rows, and takes it out of `rest`.
+    async fn put_rest(&self, rest: &Rest<'_>, at: i64) -> Result<(), StoreError> {
+        let rows = rest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Err(Unwritten { rows: left, error }) = self.log.put_rows(&rows, at).await else { return Ok(()) };
+        let left = left.into_iter().filter_map(|row| rows.get(row).copied()).collect();
+        *rest.lock().unwrap_or_else(PoisonError::into_inner) = left;
+        Err(error)
     }
 
     /// Repeats a step until it is done, and then asks whether the epoch was still ours (P2, P4). Answers with a moment
@@ -246,9 +290,14 @@ impl<L: Log> Pipeline<L> {
         }
     }
 
-    /// Rows that belong to no shard: files and remembered answers, one row to a batch, with the time of day.
-    async fn write_unowned(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.a_few_times(changes, self.time_of_day()).await
+    /// Rows that belong to no shard, each at its own time: several batches of one row each may come together.
+    async fn write_unowned(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let mut times: BTreeMap<i64, Vec<Change>> = BTreeMap::new();
+        for change in changes {
+            times.entry(unowned::time_of(&change)?).or_default().push(change);
+        }
+        let written = join_all(times.iter().map(|(at, changes)| self.a_few_times(changes, *at))).await;
+        written.into_iter().collect()
     }
 
     /// Writes rows of a creation: of epoch 0, so that whatever their entity writes later replaces them.
@@ -257,28 +306,19 @@ impl<L: Log> Pipeline<L> {
     }
 
     async fn a_few_times(&self, changes: &[Change], at: i64) -> Result<(), StoreError> {
-        let mut pause = PAUSE.0;
+        let (rest, mut pause) = (Rest::new(changes.iter().collect()), PAUSE.0);
         for _ in 1..ATTEMPTS {
-            match self.log.put_rows(changes, at).await {
+            match self.put_rest(&rest, at).await {
                 Err(StoreError::Timeout | StoreError::Unavailable(_)) => tokio::time::sleep(pause).await,
                 outcome => return outcome,
             }
             pause *= 2;
         }
-        self.log.put_rows(changes, at).await
+        self.put_rest(&rest, at).await
     }
 
-    /// Microseconds since 1970, never the same twice.
-    pub(super) fn time_of_day(&self) -> i64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-        let later = |last: i64| Some(now.max(last + 1));
-        let last = self.clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or(now);
-        now.max(last + 1)
-    }
-
-    /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a new
-    /// owner, before it reads anything.
+    /// Writes again what owners of the epochs from `from` up to `fence`'s may have left unfinished (P2). Called by a
+    /// new owner, before it reads anything.
     pub async fn settle(self: &Arc<Self>, fence: Fence, from: u64) -> Result<(), StoreError> {
         if from == fence.epoch && from > 1 {
             let (this, of) = (Arc::clone(self), Fence { epoch: from - 1, ..fence });
@@ -290,7 +330,8 @@ impl<L: Log> Pipeline<L> {
             if let Some((bytes, at)) = self.log.entry(of).await? {
                 let entry: Entry = rmp_serde::from_slice(&bytes)
                     .map_err(|e| StoreError::Corrupt(format!("log of shard {} epoch {epoch}: {e}", fence.shard)))?;
-                self.until_done(fence, || self.log.put_rows(&entry.0, at)).await?;
+                let rest = Rest::new(entry.0.iter().collect());
+                self.until_done(fence, || self.put_rest(&rest, at)).await?;
             }
             let last = stamp(epoch, NUMBERS - 1)?;
             self.until_done(fence, || self.log.drop_entry(of, last)).await?; // P2
@@ -303,5 +344,72 @@ impl<L: Log> Pipeline<L> {
         while self.lanes.iter().any(|lane| held(lane).running) {
             tokio::time::sleep(PAUSE.0).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Alone;
+    use super::*;
+
+    /// What a log was asked to write: keys and time of each attempt. Some keys fail so many times.
+    #[derive(Default)]
+    struct Flaky {
+        attempts: Mutex<Vec<(Vec<u8>, i64)>>,
+        failing: Mutex<BTreeMap<u8, u32>>,
+    }
+
+    impl Log for Arc<Flaky> {
+        async fn put_entry(&self, _: Fence, _: &[u8], _: i64) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn entry(&self, _: Fence) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
+            Ok(None)
+        }
+
+        async fn drop_entry(&self, _: Fence, _: i64) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn put_rows(&self, changes: &[&Change], at: i64) -> Result<(), Unwritten> {
+            let keys = changes.iter().map(|Change(key, _)| key[0]).collect();
+            self.attempts.lock().expect("no test panics").push((keys, at));
+            let mut failing = self.failing.lock().expect("no test panics");
+            Unwritten::gather(changes.iter().enumerate().map(|(row, Change(key, _))| {
+                let Some(left) = failing.get_mut(&key[0]).filter(|left| **left > 0) else { return (vec![row], Ok(())) };
+                *left -= 1;
+                (vec![row], Err(StoreError::Timeout))
+            }))
+        }
+    }
+
+    #[tokio::test]
+    async fn only_rows_that_are_not_known_to_be_written_are_sent_again() {
+        let log = Arc::new(Flaky::default());
+        log.failing.lock().expect("no test panics").extend([(2, 2), (4, 1)]);
+        let pipeline = Arc::new(Pipeline::new(Arc::clone(&log), Arc::new(Alone), 1));
+        let (done, answer) = tokio::sync::oneshot::channel();
+        let ops = (1..=4).map(|key| KvOp::Put(vec![key], vec![key])).collect();
+        let fence = Fence { shard: 0, epoch: 3 };
+        pipeline.submit(vec![(fence, ops)], Box::new(move |mut outcomes| drop(done.send(outcomes.remove(0)))));
+        assert_eq!(answer.await.expect("answered"), Ok(()));
+        let at = stamp(3, 1).expect("a time");
+        let attempts = log.attempts.lock().expect("no test panics").clone();
+        assert_eq!(attempts, [(vec![1, 2, 3, 4], at), (vec![2, 4], at), (vec![2], at)], "P3, P4");
+        assert!(pipeline.at_rest(fence), "P6");
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_is_said_before_what_can() {
+        let corrupt = StoreError::Corrupt("x".into());
+        let outcomes = [
+            (vec![4, 5], Err(StoreError::Timeout)),
+            (vec![0], Ok(())),
+            (vec![1], Err(corrupt.clone())),
+            (vec![2], Err(StoreError::Timeout)),
+        ];
+        assert_eq!(Unwritten::gather(outcomes), Err(Unwritten { rows: vec![1, 2, 4, 5], error: corrupt }));
+        assert_eq!(Unwritten::gather([(vec![0], Ok(()))]), Ok(()));
     }
 }

@@ -1,10 +1,35 @@
 //! One connection to the cluster, its statements, and what their errors mean.
 //!
+//! ```text
+//!   statements                  consistency   serial        idempotent  driver repeats   speculated    an error means
+//!   rows, entries: written      LOCAL_QUORUM  -             yes         on another node  after 250 ms  perhaps written A
+//!   rows, entries, all leases,  LOCAL_QUORUM  -             yes         on another node  after 250 ms  nothing B
+//!     all shards: read
+//!   one name, email, code,      LOCAL_SERIAL  -             yes         no               after 250 ms  nothing B
+//!     lease, group: read
+//!   names, emails, codes: LWT   LOCAL_QUORUM  LOCAL_SERIAL  no          no               no            perhaps done C
+//!   leases: LWT                 LOCAL_QUORUM  LOCAL_SERIAL  said to be  no               after 1 s     perhaps done D
+//!   shards: LWT, one batch      LOCAL_QUORUM  LOCAL_SERIAL  no          no               no            perhaps done E
+//!   definitions, schema lock    LOCAL_QUORUM  LOCAL_SERIAL  no          if not done      no            perhaps done F
+//!
+//!   A  The pipeline repeats it until it is written or the epoch is over; rows of no shard and of a creation four times,
+//!      and then the caller hears of it and may submit the same again (W4).
+//!   B  The caller hears of it and answers 503; what compares and sets reads again first.
+//!   C  It is asked again in a form that recognises its own effect (I1). Codes that are taken or counted cannot be: there
+//!      the caller hears that nobody knows.
+//!   D  The row is read before the next renewal, also after a refusal.  E  The group is read.
+//!   F  Definitions can be repeated, and are, five times; the lock ends by itself.
+//! ```
 //! Q1  Reads and writes are LOCAL_QUORUM, so a read that starts after a write was answered sees it.
-//! Q2  Every plain statement is absolute and carries its timestamp, so it may be sent again, also speculatively. The
-//!     driver repeats it on another node; a conditional one is never repeated by the driver.
-//! Q3  Except for leases, which cannot wait until a node that is stuck is given up: asked twice, one of the two finds the
-//!     row changed, and whoever asked reads it then.
+//! Q2  Every plain statement is absolute and carries its timestamp, so it may be sent again, also speculatively; a
+//!     conditional one is never repeated by the driver. The driver tells the last of several errors: `Unavailable`
+//!     about a plain write may follow an attempt that was applied, and is treated as `Timeout` is.
+//! Q3  Leases are speculated nevertheless: a node that is stuck would cost one its lease, and with it all its shards,
+//!     before it is given up. They compare the whole row, so of two attempts one is applied, and the other finds the
+//!     row changed; a refusal may therefore be our own doing, and whoever asked reads the row then. Nothing else that
+//!     is conditional is speculated: it can wait, and a second proposer makes both slower.
+//! Q4  At most [`IN_FLIGHT`] statements about rows, logs and names are under way; one that finds no place in time is
+//!     refused unsent. Leases, shards, sweeps (one page at a time) and definitions are few, and wait for nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +46,7 @@ use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::RowWriter;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::layout::{Home, Partition};
 use super::{CqlOptions, OpenError};
@@ -31,10 +57,16 @@ use crate::store::StoreError;
 const CONNECT: Duration = Duration::from_secs(3);
 /// One request, all its attempts included.
 const REQUEST: Duration = Duration::from_secs(6);
-/// A read that takes longer is also sent to another node.
+/// What is idempotent and takes longer is also sent to another node, once.
 const SPECULATE: Duration = Duration::from_millis(250);
 /// A lease that is not renewed by then is asked for by another node as well.
 const SPECULATE_LEASE: Duration = Duration::from_millis(1_000);
+/// Statements about rows, logs and names that a node has under way. At 5 ms each that makes 200,000 a second, more than
+/// a node needs: beyond it a slow ring would be given a longer queue, and answer nothing sooner.
+const IN_FLIGHT: usize = 1_024;
+/// How long a statement waits for its turn before it is refused: half of [`REQUEST`], so that whoever is refused hears
+/// of it before it would have heard of a timeout.
+const TURN: Duration = Duration::from_secs(3);
 /// Rows that one answer of the cluster holds at most; more come in pages.
 const ROWS_PER_PAGE: i32 = 1_000;
 
@@ -48,9 +80,24 @@ pub(super) struct Statements {
     down: PreparedStatement,
 }
 
+/// What bounds the statements under way (Q4). First come, first served.
+pub(super) struct Turns(Semaphore);
+
+impl Turns {
+    /// A turn, which ends when it is dropped; `Unavailable` if none comes within [`TURN`]: nothing was sent then.
+    pub(super) async fn take(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        if let Ok(Ok(turn)) = tokio::time::timeout(TURN, self.0.acquire()).await {
+            return Ok(turn);
+        }
+        metrics::counter!(crate::metrics::CQL_REFUSALS).increment(1);
+        Err(StoreError::Unavailable(format!("{IN_FLIGHT} statements are under way already")))
+    }
+}
+
 /// The driver's session and everything prepared on it.
 pub(super) struct Cql {
     pub(super) session: Session,
+    pub(super) turns: Turns,
     homes: Vec<Statements>,
 }
 
@@ -113,7 +160,7 @@ impl Cql {
     /// Prepares everything in the keyspace, which has to be there.
     pub(super) async fn prepare(session: Session, keyspace: &str) -> Result<Self, OpenError> {
         session.use_keyspace(keyspace, true).await.map_err(|error| OpenError::Schema(error.to_string()))?;
-        let cql = Self { session, homes: Vec::new() };
+        let cql = Self { session, turns: Turns(Semaphore::new(IN_FLIGHT)), homes: Vec::new() };
         let mut homes = Vec::with_capacity(Home::ALL.len());
         for home in Home::ALL {
             let name = home.name();
@@ -165,10 +212,20 @@ impl Cql {
         &self.homes[home as usize]
     }
 
+    /// Runs a statement in its turn.
+    pub(super) async fn run(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<QueryResult, StoreError> {
+        let _turn = self.turns.take().await?;
+        self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))
+    }
+
     /// Value of one row.
     pub(super) async fn get(&self, at: &Partition, place: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let values = (&at.key, at.bucket, place);
-        let answer = self.session.execute_unpaged(&self.home(at.home).get, values).await.map_err(|e| failed(&e))?;
+        let answer = self.run(&self.home(at.home).get, values).await?;
         let rows = answer.into_rows_result().map_err(misshapen)?;
         Ok(rows.maybe_first_row::<(Vec<u8>,)>().map_err(misshapen)?.map(|(value,)| value))
     }
@@ -191,8 +248,10 @@ impl Cql {
         let mut page = scylla::response::PagingState::start();
         loop {
             let values = (&at.key, at.bucket, from, through, limit);
+            let turn = self.turns.take().await?;
             let answer = self.session.execute_single_page(statement, values, page).await;
             let (answer, next) = answer.map_err(|e| failed(&e))?;
+            drop(turn);
             let rows = answer.into_rows_result().map_err(misshapen)?;
             for row in rows.rows::<(Vec<u8>, Vec<u8>)>().map_err(misshapen)? {
                 found.push(row.map_err(misshapen)?);
@@ -210,8 +269,16 @@ impl Cql {
         statement: &PreparedStatement,
         values: impl SerializeRow,
     ) -> Result<bool, StoreError> {
-        let answer = self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))?;
-        verdict(answer)
+        verdict(self.run(statement, values).await?)
+    }
+
+    /// The same about a lease or a shard, which waits for nobody: there are few, and the node depends on them.
+    pub(super) async fn decide_now(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<bool, StoreError> {
+        verdict(self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))?)
     }
 }
 
@@ -246,5 +313,19 @@ pub(super) fn verdict(answer: QueryResult) -> Result<bool, StoreError> {
     match first.transpose().map_err(misshapen)?.as_ref().and_then(|row| row.columns.first()) {
         Some(Some(scylla::value::CqlValue::Boolean(applied))) => Ok(*applied),
         _ => Err(misshapen("a conditional statement without a verdict")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_without_a_turn_is_refused_and_the_next_is_not() {
+        let turns = Turns(Semaphore::new(1));
+        let held = turns.take().await.expect("the first turn");
+        assert!(matches!(turns.take().await, Err(StoreError::Unavailable(_))), "Q4");
+        drop(held);
+        assert!(turns.take().await.is_ok());
     }
 }

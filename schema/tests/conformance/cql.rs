@@ -3,18 +3,20 @@
 //! Needs `AGENTCHAT_TEST_CQL=host:port[,host:port]`; `tests/run-cql` starts a ring and sets it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use schema::cql::{Alone, CqlOptions, CqlStore, Guard, OpenError, migrate};
-use schema::ids::Seq;
+use schema::ids::{AgentId, Seq};
 use schema::ownership::Ownership;
-use schema::store::{Batch, Fence, Store, StoreError, Write};
+use schema::rows::{AgentRow, Timestamp};
+use schema::store::{Batch, CreateAgentError, EmailBudget, Fence, Store, StoreError, Write, commit};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 
-use crate::fixtures::{FENCE, direct, head, message};
+use crate::fixtures::{FENCE, account, agent, direct, head, message, pending};
+use crate::groups::file;
 
 /// Shards of the test deployment.
 const SHARDS: u32 = 4;
@@ -115,6 +117,137 @@ async fn an_owner_whose_lease_ended_answers_nothing_and_its_successor_finishes_w
     assert_eq!((read(3).await, read(4).await), (vec![message(3, "three")], Vec::new()), "P2");
 }
 
+impl Ring {
+    /// A row of the table of handles, as a node that died left it.
+    async fn put_handle(&self, handle: &str, owner: AgentId, claimed_at: Option<i64>, creation: Option<&AgentRow>) {
+        let keyspace = &self.options.keyspace;
+        let insert =
+            format!("INSERT INTO {keyspace}.handles (p, b, c, v, claimed_at, creation) VALUES (?, 0, ?, ?, ?, ?)");
+        let encoded = |row: &AgentRow| rmp_serde::to_vec(row).expect("encodes");
+        let owner = rmp_serde::to_vec(&owner).expect("encodes");
+        let values = (handle.as_bytes(), &[][..] as &[u8], owner, claimed_at, creation.map(encoded));
+        self.session.query_unpaged(insert, values).await.expect("written");
+    }
+
+    /// Whose a handle is, and whether that is confirmed.
+    async fn owner(&self, handle: &str) -> Option<(Vec<u8>, bool)> {
+        let select = format!("SELECT v, claimed_at FROM {}.handles WHERE p=? AND b=0 AND c=?", self.options.keyspace);
+        let rows = self.session.query_unpaged(select, (handle.as_bytes(), &[][..] as &[u8])).await.expect("reads");
+        let row = rows.into_rows_result().expect("rows").maybe_first_row::<(Vec<u8>, Option<i64>)>().expect("a row");
+        row.map(|(owner, since)| (owner, since.is_none()))
+    }
+
+    /// Takes a claim over as soon as there is one, as somebody does for whom its time is over; until `stop`.
+    async fn take_over(&self, handle: &str, by: AgentId, stop: &AtomicBool) {
+        let keyspace = &self.options.keyspace;
+        let update =
+            format!("UPDATE {keyspace}.handles SET v=?, claimed_at=null WHERE p=? AND b=0 AND c=? IF claimed_at>?");
+        let update = self.session.prepare(update).await.expect("prepared");
+        let by = rmp_serde::to_vec(&by).expect("encodes");
+        while !stop.load(Ordering::SeqCst) {
+            match self.owner(handle).await {
+                Some((_, true)) => return,
+                // Whatever comes of it: the row tells in the end.
+                Some((_, false)) => {
+                    let values = (&by, handle.as_bytes(), &[][..] as &[u8], 0_i64);
+                    drop(self.session.execute_unpaged(&update, values).await);
+                }
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_millis()).expect("small")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_not_confirmed_is_free_again_and_a_confirmed_one_never() {
+    let Some(ring) = Ring::of_environment("claims").await else { return };
+    let store = &ring.store;
+    // Somebody began a moment ago.
+    ring.put_handle("fresh", agent(1), Some(now_ms()), None).await;
+    assert_eq!(store.agent_by_handle("fresh").await, Ok(None), "I2: nobody's yet, and so in nobody's memory");
+    assert_eq!(store.create_agent(account(2, "fresh"), None, None).await, Err(CreateAgentError::HandleTaken));
+    // Somebody died more than a minute ago.
+    ring.put_handle("stale", agent(1), Some(now_ms() - 61_000), None).await;
+    assert_eq!(store.create_agent(account(2, "stale"), None, None).await, Ok(()));
+    assert_eq!(store.agent_by_handle("stale").await, Ok(Some(agent(2))));
+    // Somebody died between the confirmation and the account: whoever asks finishes it.
+    let begun = account(3, "begun");
+    ring.put_handle("begun", agent(3), None, Some(&begun)).await;
+    assert_eq!(store.create_agent(account(4, "begun"), None, None).await, Err(CreateAgentError::HandleTaken), "I3");
+    assert_eq!(store.agent_by_handle("begun").await, Ok(Some(agent(3))));
+    assert_eq!(store.agent(agent(3)).await, Ok(Some(begun.clone())), "I4");
+    assert_eq!(store.agent_by_key(begun.key_hash).await, Ok(Some(agent(3))));
+    assert_eq!(store.directory("begun", 9).await, Ok(vec![("begun".to_owned(), agent(3))]));
+    // What the entity wrote since is not replaced.
+    let later = AgentRow { description: Some("later".into()), ..begun };
+    assert_eq!(submit(store, 1, vec![Write::Agent(Box::new(later.clone()))]).await, Ok(()));
+    assert_eq!(store.agent_by_handle("begun").await, Ok(Some(agent(3))));
+    assert_eq!(store.agent(agent(3)).await, Ok(Some(later)));
+}
+
+/// The first owner is in the middle of its creation when its claim is taken over.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_slow_owner_and_whoever_takes_over_exactly_one_gets_the_handle() {
+    let Some(ring) = Ring::of_environment("slow_owners").await else { return };
+    let store = &ring.store;
+    let budget = EmailBudget { live: 60, lifetime: 60 };
+    let (mut lost, mut live) = (0, Vec::new());
+    for n in 1..=50 {
+        let (handle, code, stop) = (format!("slow-{n}"), format!("code-{n}"), AtomicBool::new(false));
+        assert_eq!(store.put_pending(pending(&code)).await, Ok(()));
+        let slow = async {
+            let created = store.create_agent(account(n, &handle), Some(code.clone()), Some(budget)).await;
+            stop.store(true, Ordering::SeqCst);
+            created
+        };
+        let (created, ()) = tokio::join!(slow, ring.take_over(&handle, agent(61), &stop));
+        let theirs = rmp_serde::to_vec(&agent(61)).expect("encodes");
+        let taken = ring.owner(&handle).await == Some((theirs, true));
+        assert_eq!(created, if taken { Err(CreateAgentError::HandleTaken) } else { Ok(()) }, "I3: {handle}");
+        let owner = if taken { agent(61) } else { agent(n) };
+        assert_eq!(store.agent_by_handle(&handle).await, Ok(Some(owner)));
+        assert_eq!(store.agent(agent(n)).await.expect("reads").is_some(), !taken, "I3: {handle}");
+        assert_eq!(store.pending(&code).await.expect("reads").is_some(), taken, "I2: the code is given back");
+        if taken {
+            lost += 1;
+        } else {
+            live.push(agent(n));
+        }
+        let email = store.email("a@b.c").await.expect("reads");
+        assert_eq!((email.live, email.lifetime as usize), (live.clone(), live.len()), "I2: and what the email paid");
+        if lost > 2 {
+            return;
+        }
+    }
+    panic!("nobody was ever taken over");
+}
+
+/// One node announces a file, another is given its bytes; neither knows the other's clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_later_than_its_announcement_whatever_order_they_arrive_in() {
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+    let Some(ring) = Ring::of_environment("files").await else { return };
+    let row = |uploaded| vec![Write::Attachment(Box::new(file("att_0123456789abcdef", uploaded)))];
+    let found = async || ring.store.attachment("att_0123456789abcdef").await.expect("reads");
+    assert_eq!(commit(&ring.store, row(false)).await, Ok(()));
+    // The bytes come when the sweep has just found that they did not.
+    assert_eq!(ring.store.sweep(Timestamp(2 * DAY)).await, Ok(1));
+    assert_eq!(found().await, None);
+    assert_eq!(commit(&ring.store, row(true)).await, Ok(()));
+    assert_eq!(found().await, Some(file("att_0123456789abcdef", true)));
+    // What the first node still sends changes nothing.
+    assert_eq!(commit(&ring.store, row(false)).await, Ok(()));
+    assert_eq!(found().await, Some(file("att_0123456789abcdef", true)), "U1");
+    assert_eq!(ring.store.sweep(Timestamp(2 * DAY)).await, Ok(0));
+    let entity = vec![Write::AgentState(agent(1), Box::default())];
+    assert!(matches!(commit(&ring.store, entity).await, Err(StoreError::Unavailable(_))), "U2");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_may_migrate_at_once_and_a_newer_keyspace_is_refused() {
     let Some(ring) = Ring::of_environment("migrations").await else { return };
@@ -171,8 +304,8 @@ async fn a_ring_of_three_over_cql_goes_on_without_one() {
     assert!(on_node("resume"));
     assert!(on_node("kill"));
     write_log(&ring, 61, 100).await;
-    let account = crate::fixtures::account(7, "seven");
-    assert_eq!(ring.store.create_agent(account, None, None).await, Ok(()), "transactions need a quorum only");
+    let seven = account(7, "seven");
+    assert_eq!(ring.store.create_agent(seven, None, None).await, Ok(()), "transactions need a quorum only");
     assert!(on_node("start"));
     write_log(&ring, 101, 110).await;
     let rows = ring.store.messages_up(direct(1, 2), Seq(1), Seq(200), 200).await.expect("reads");

@@ -91,6 +91,32 @@ pub(crate) async fn watchers_follow_the_books(store: &dyn Store) {
     assert_eq!(store.watchers(agent(1), None, 10).await.map(|left| left.len()), Ok(2));
 }
 
+pub(crate) async fn watchers_and_handles_come_in_pages_and_in_order(store: &dyn Store) {
+    let book = ContactRow { agent: agent(1), handle: "h1".into(), notes: None, added_at: Timestamp(1) };
+    let books = (1..=60).map(|n| Write::Contact(agent(n), book.clone())).collect();
+    assert_eq!(submit(store, books).await, Ok(()));
+    let mut all: Vec<AgentId> = (1..=60).map(agent).collect();
+    all.sort_unstable();
+    let mut found = store.watchers(agent(1), None, 25).await.expect("reads");
+    while let Some(last) = found.last().copied().filter(|_| found.len() <= all.len()) {
+        let page = store.watchers(agent(1), Some(last), 25).await.expect("reads");
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!(found, all);
+    let accounts: Vec<AgentRow> = (1..=60).map(|n| account(n, &format!("spread-{n}"))).collect();
+    let mut handles: Vec<String> = accounts.iter().map(|row| row.handle.clone()).collect();
+    handles.sort();
+    assert_eq!(store.create_agents(accounts).await, Ok(()));
+    for (prefix, limit) in [("sp", 60), ("spread-", 9), ("spread-1", 7), ("spread-1", 900), ("spread-5", 3)] {
+        let wanted: Vec<_> = handles.iter().filter(|handle| handle.starts_with(prefix)).take(limit).cloned().collect();
+        let found = store.directory(prefix, limit).await.expect("reads");
+        assert_eq!(found.into_iter().map(|(handle, _)| handle).collect::<Vec<_>>(), wanted, "{prefix} {limit}");
+    }
+}
+
 pub(crate) async fn the_directory_lists_who_may_be_found(store: &dyn Store) {
     for (n, handle) in [(1, "alice"), (2, "alice-2"), (3, "alfred"), (4, "bob")] {
         store.create_agent(account(n, handle), None, None).await.expect("created");
@@ -129,7 +155,7 @@ pub(crate) async fn a_released_email_starts_anew(store: &dyn Store) {
     assert_eq!(store.create_agent(account(2, "alice-2"), None, budget).await, Ok(()));
 }
 
-fn file(id: &str, uploaded: bool) -> AttachmentRow {
+pub(crate) fn file(id: &str, uploaded: bool) -> AttachmentRow {
     AttachmentRow {
         id: id.into(),
         uploader: agent(1),
@@ -155,15 +181,15 @@ pub(crate) async fn states_reports_and_files_are_kept(store: &dyn Store) {
         at: Timestamp(1),
     };
     let file = file("att_0123456789abcdef", true);
+    assert_eq!(commit(store, vec![Write::Attachment(Box::new(file.clone()))]).await, Ok(()));
     let writes = vec![
         Write::AgentState(agent(1), Box::new(state.clone())),
         Write::Report(agent(1), Box::new(report(2))),
         Write::Report(agent(1), Box::new(report(3))),
-        Write::Attachment(Box::new(file.clone())),
         Write::AttachmentUse(file.id.clone(), direct(1, 2), Seq(300)),
         Write::AttachmentUse(file.id.clone(), direct(1, 2), Seq(3)),
     ];
-    assert_eq!(commit(store, writes).await, Ok(()));
+    assert_eq!(submit(store, writes).await, Ok(()));
     assert_eq!(store.agent_state(agent(1)).await, Ok(Some(state)));
     assert_eq!(store.reports(agent(1)).await, Ok(vec![report(2), report(3)]));
     let (first, next) = store.all_reports(None, 1).await.expect("reads");

@@ -75,6 +75,7 @@ on_every_engine!(
     groups::large_bodies_are_stored_once_and_delivered_whole,
     groups::what_the_server_writes_leaves_no_replay_record,
     groups::watchers_follow_the_books,
+    groups::watchers_and_handles_come_in_pages_and_in_order,
     groups::the_directory_lists_who_may_be_found,
     groups::agents_are_made_in_bulk_all_or_none,
     groups::a_released_email_starts_anew,

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
 import struct
-import subprocess
 import os
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from harness import MOVED_DEADLINE_S, OPERATOR_TOKEN, Cluster, Peer, enrol, open_socket, until
 
 VERSION = 1
-
-
-@pytest.fixture
-def own_cluster(tmp_path: Path, server: Cluster) -> Iterator[Cluster]:
-    """Nodes for one test, over a keyspace of their own."""
-    store = os.environ["AGENTCHAT_E2E_STORE"].rsplit("/", 1)[0] + "/t" + uuid.uuid4().hex[:12]
-    subprocess.run([os.environ["AGENTCHAT_BIN"], "migrate", "--store", store, "--replication", "1"], check=True)
-    running = Cluster(tmp_path, store).start()
-    yield running
-    running.stop()
 
 
 def cluster_address(cluster: Cluster, number: int = 0) -> tuple[str, int]:
@@ -173,3 +164,102 @@ def test_a_killed_node_is_replaced_and_its_sockets_are_offline(own_cluster: Clus
         assert answer.status_code in (200, 201, 403), answer.text
     held.close()
     third.start()
+
+
+def test_a_drained_node_gives_its_shards_away_and_its_sockets_come_back_elsewhere(own_cluster: Cluster) -> None:
+    first, second, third = own_cluster.nodes
+    alice, bob = enrol(own_cluster, "alice"), enrol(own_cluster, "bob")
+    assert sent(first.base, alice, bob.handle, "hello").status_code == 201
+    assert sent(second.base, bob, alice.handle, "hello back").status_code in (200, 201)
+    share = lambda: {node["name"]: node["shards"] for node in first.operate("GET", "cluster").json()["nodes"]}  # noqa: E731
+    until("every node has shards", MOVED_DEADLINE_S, lambda: len(share()) == 3 and all(share().values()))
+    ended, statuses = threading.Event(), list[int]()
+
+    def keep_sending(node: str) -> int:
+        """Without the patience of an SDK: a drain is no reason for an error."""
+        key = {"Authorization": f"Bearer {alice.api_key}"}
+        for number in itertools.count():
+            body = {"to": bob.handle, "client_msg_id": f"{node} {number}", "content": {"text": "meanwhile"}}
+            statuses.append(httpx.post(f"{node}/v1/messages", headers=key, json=body, timeout=20).status_code)
+            if ended.is_set():
+                return number + 1
+        raise AssertionError("itertools.count ends")
+
+    held = open_socket(third, bob)
+    with ThreadPoolExecutor() as senders:
+        counts = [senders.submit(keep_sending, node.base) for node in (first, second)]
+        try:
+            drained = subprocess.run(
+                [os.environ["AGENTCHAT_BIN"], "admin", "--public-url", third.base, "drain"],
+                env={"PATH": os.environ["PATH"], "AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN},
+                capture_output=True, text=True, timeout=MOVED_DEADLINE_S,
+            )
+            assert drained.returncode == 0, drained.stderr
+            assert json.loads(drained.stdout) == {"shards_left": 0}
+            not_ready = httpx.get(f"{third.base}/readyz")
+            assert (not_ready.status_code, not_ready.json()["reason"]) == (503, "this node drains")
+            status = first.operate("GET", "cluster").json()
+            assert [node["shards"] for node in status["nodes"] if node["draining"]] == [0]
+            assert status["shards"]["free"] == 0, status["shards"]
+            # It goes on with what it has, whose owners are elsewhere now.
+            assert sent(third.base, alice, bob.handle, "through the drained").status_code == 201
+            while text_of(next_message(held)) != "through the drained":
+                pass
+            third.stop()
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    held.recv(timeout=MOVED_DEADLINE_S)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012, closed.value
+        finally:
+            ended.set()
+    assert all(count.result() > 1 for count in counts) and set(statuses) == {201}, statuses
+    with open_socket(first, bob) as again:
+        assert sent(second.base, alice, bob.handle, "after it").status_code == 201
+        while text_of(next_message(again)) != "after it":
+            pass
+    third.start()
+    until("it has shards again", MOVED_DEADLINE_S, lambda: share().get("node-2"))
+
+
+def test_a_key_runs_once_on_whichever_nodes_it_arrives(server: Cluster) -> None:
+    alice = enrol(server, "alice")
+    headers = {"Authorization": f"Bearer {alice.api_key}"}
+    rounds, meet = 8, threading.Barrier(len(server.nodes))
+
+    def create(node: str, number: int) -> httpx.Response:
+        with httpx.Client(base_url=node, headers=headers | {"Idempotency-Key": f"key-{number}"}, timeout=30) as client:
+            client.get("/v1/agents/me")  # connected before the others begin
+            meet.wait(30)
+            return client.post("/v1/groups", json={"name": f"group {number}"})
+
+    with ThreadPoolExecutor(len(server.nodes)) as clients:
+        for number in range(rounds):
+            answers = [pending.result() for pending in [clients.submit(create, node.base, number) for node in server.nodes]]
+            done = [answer for answer in answers if answer.status_code == 201]
+            refused = [answer for answer in answers if answer not in done]
+            assert len({answer.json()["group"]["id"] for answer in done}) == 1, [answer.text for answer in answers]
+            assert sum("idempotent-replay" not in answer.headers for answer in done) == 1, [answer.headers for answer in done]
+            assert all(answer.json()["code"] == "IDEMPOTENT_IN_PROGRESS" for answer in refused), [answer.text for answer in refused]
+
+
+def test_a_request_with_a_key_goes_on_when_its_client_is_gone(server: Cluster) -> None:
+    alice = enrol(server, "alice")
+    for number, node in enumerate(server.nodes * 3):
+        body = json.dumps({"name": f"left {number}"}).encode()
+        head = (
+            f"POST /v1/groups HTTP/1.1\r\nHost: agentchat\r\nAuthorization: Bearer {alice.api_key}\r\n"
+            f"Idempotency-Key: left-{number}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as client:
+            client.sendall(head.encode() + body)
+        key = {"Authorization": f"Bearer {alice.api_key}", "Idempotency-Key": f"left-{number}", "Content-Type": "application/json"}
+
+        def again() -> httpx.Response | None:
+            answer = httpx.post(f"{server.base}/v1/groups", headers=key, content=body, timeout=30)
+            return answer if answer.status_code != 409 else None
+
+        answer = until("the first has ended", MOVED_DEADLINE_S, again)
+        assert answer.status_code == 201, answer.text
+    key = {"Authorization": f"Bearer {alice.api_key}"}
+    groups = [row["group_name"] for row in httpx.get(f"{server.base}/v1/conversations", headers=key, timeout=30).json() if row.get("group_name")]
+    assert sorted(groups) == [f"left {number}" for number in range(9)], groups
