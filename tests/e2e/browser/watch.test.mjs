@@ -324,6 +324,7 @@ test('what happens meanwhile takes the focus from nobody', async () => {
   await page.waitForSelector('.person:has-text("Third")');
   assert.ok(await isHeld(), 'blocks');
 
+  for (let number = 1; number <= 60; number += 1) await bob.say(ada, `more than a page ${number}`);
   await page.click('.view >> text=Activity');
   await page.waitForSelector('.more button');
   await page.focus('.feed-row.link >> nth=0');
