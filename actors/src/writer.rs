@@ -52,6 +52,12 @@ impl<A> Writer<A> {
         self.0.make().after.push(after);
     }
 
+    /// What waits for a write, in order.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &A> {
+        let pending = self.0.get().into_iter();
+        pending.flat_map(|pending| pending.in_flight.iter().flat_map(|(_, after)| after).chain(&pending.after))
+    }
+
     /// Nothing in flight and nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.get().is_none_or(Pending::is_empty)

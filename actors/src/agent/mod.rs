@@ -64,8 +64,10 @@ enum After {
     },
     /// The receipt operation under way is durable.
     OpDone,
-    /// A position left the backlog, and the floor was this.
-    Settled(Pos, Pos),
+    /// A position left the backlog.
+    Settled(Pos),
+    /// The floor of the inbox was this before (O3).
+    RoseFrom(Pos),
     /// Tell somebody.
     Tell(Event),
     /// Close all sockets.
@@ -93,8 +95,6 @@ pub struct Agent {
     limits: Arc<Limits>,
     requests: Bucket,
     head: InboxHeadRow,
-    /// Floor of the inbox as far as it is durable: what is read from here on does not come again after a crash (O3).
-    durable_floor: Pos,
     /// Everything at or below is durable and may be shown (A2).
     released: Pos,
     contacts: Table<AgentId, ContactRow>,
@@ -134,7 +134,6 @@ impl Agent {
             limits,
             requests: Bucket::default(),
             released: loaded.head.last_pos,
-            durable_floor: loaded.head.floor,
             head: loaded.head,
             contacts: loaded.contacts.into_iter().map(|contact| (contact.agent, contact)).collect(),
             blocks: loaded.blocks.into_iter().map(|block| (block.agent, block)).collect(),
@@ -242,8 +241,8 @@ impl Agent {
                     fx.tells.push(Event::Conversation(conversation, event));
                 }
                 After::OpDone => self.ops.done(),
-                After::Settled(pos, floor) => {
-                    self.durable_floor = self.durable_floor.max(floor);
+                After::RoseFrom(_) => {}
+                After::Settled(pos) => {
                     if let Some(pages) = self.pages.get_mut() {
                         pages.settled.insert(pos);
                     }

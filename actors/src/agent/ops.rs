@@ -216,8 +216,18 @@ impl Agent {
         receipt
     }
 
+    /// Below this nothing waits, and nothing comes back after a crash (O3): a floor that rose and is not durable yet counts as it was.
+    pub(super) fn durable_floor(&self) -> Pos {
+        let rose = self
+            .writer
+            .waiting()
+            .find_map(|after| if let After::RoseFrom(floor) = after { Some(*floor) } else { None });
+        rose.unwrap_or(self.head.floor)
+    }
+
     /// A delivery leaves the inbox (O2, O3). The caller writes the head.
     fn settle(&mut self, pos: Pos) {
+        self.writer.then(After::RoseFrom(self.head.floor));
         let head = &mut self.head;
         head.backlog = head.backlog.saturating_sub(1);
         if head.backlog == 0 {
@@ -226,7 +236,7 @@ impl Agent {
             head.floor = pos;
         }
         self.writer.write(Write::InboxRemove(self.row.id, pos));
-        self.writer.then(After::Settled(pos, self.head.floor));
+        self.writer.then(After::Settled(pos));
     }
 
     fn ack(&mut self, now: Timestamp, receipts: Vec<(MessageId, ReceiptRow)>) {
@@ -258,6 +268,7 @@ impl Agent {
         let last_page = rows.len() < ACK_PAGE;
         // O3: all that waited up to there goes now, with the same head. What is not released was not read.
         let settled = if last_page { Some(through.min(self.released)) } else { rows.last().map(|row| row.pos) };
+        self.writer.then(After::RoseFrom(self.head.floor));
         self.head.floor = self.head.floor.max(settled.unwrap_or_default());
         for row in rows {
             let id = MessageId { conversation: row.message.conversation, seq: row.message.seq };

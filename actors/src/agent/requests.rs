@@ -41,7 +41,7 @@ impl Agent {
             AgentRequest::Inbox => {
                 let held = self.row.paused == Pause::Full;
                 let view =
-                    InboxView { from: self.durable_floor, through: self.released, backlog: self.head.backlog, held };
+                    InboxView { from: self.durable_floor(), through: self.released, backlog: self.head.backlog, held };
                 fx.answer(port, Ok(Reply::Inbox(view)));
             }
             AgentRequest::AckThrough(pos) => {

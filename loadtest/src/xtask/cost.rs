@@ -182,8 +182,15 @@ impl Deployment {
 
     /// Sends one message; its conversation.
     async fn send(&self, pair: &Pair) -> Result<String, Failure> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let body = json!({"to": pair.to.handle, "client_msg_id": format!("m{number}"), "content": {"text": TEXT}});
+        self.send_as(pair, &self.next_id()).await
+    }
+
+    fn next_id(&self) -> String {
+        format!("m{}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn send_as(&self, pair: &Pair, id: &str) -> Result<String, Failure> {
+        let body = json!({"to": pair.to.handle, "client_msg_id": id, "content": {"text": TEXT}});
         let url = format!("{}/v1/messages", self.urls[pair.gateway]);
         let answer = self.http.post(url).bearer_auth(&pair.from.key).json(&body).send().await?.error_for_status()?;
         let message: Value = answer.json().await?;
@@ -242,16 +249,18 @@ impl Deployment {
         for n in 0..count {
             let pair = some[n % some.len()];
             let Some(socket) = sockets.get_mut(&(n % some.len())) else { continue };
-            let started = Instant::now();
+            // Its own frame: others may wait on the socket, such as the greeting, which names kinds of frames.
+            let id = self.next_id();
+            let (own, started) = (format!("\"client_msg_id\":\"{id}\""), Instant::now());
             let arrives = async {
                 while let Some(Ok(frame)) = socket.next().await {
-                    if matches!(&frame, Message::Text(text) if text.contains("message.new")) {
+                    if matches!(&frame, Message::Text(text) if text.contains(&own)) {
                         return Ok(started.elapsed());
                     }
                 }
                 Err(Failure::Said("a socket closed".to_owned()))
             };
-            let (sent, arrived) = tokio::join!(self.send(pair), arrives);
+            let (sent, arrived) = tokio::join!(self.send_as(pair, &id), arrives);
             sent?;
             note(&mut took, arrived?);
         }
