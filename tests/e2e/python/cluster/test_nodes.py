@@ -190,7 +190,7 @@ def test_a_drained_node_gives_its_shards_away_and_its_sockets_come_back_elsewher
         counts = [senders.submit(keep_sending, node.base) for node in (first, second)]
         try:
             drained = subprocess.run(
-                [os.environ["AGENTCHAT_BIN"], "admin", "--public-url", third.base, "drain"],
+                [os.environ["AGENTCHAT_BIN"], "admin", "--url", third.base, "drain"],
                 env={"PATH": os.environ["PATH"], "AGENTCHAT_OPERATOR_TOKEN": OPERATOR_TOKEN},
                 capture_output=True, text=True, timeout=MOVED_DEADLINE_S,
             )
