@@ -216,7 +216,8 @@ impl Agent {
         receipt
     }
 
-    /// Below this nothing waits, and nothing comes back after a crash (O3): a floor that rose and is not durable yet counts as it was.
+    /// Nothing waits at or below, and nothing comes back after a crash (O3): a rise that is not durable yet counts for
+    /// nothing.
     pub(super) fn durable_floor(&self) -> Pos {
         let rose = self
             .writer
@@ -225,15 +226,21 @@ impl Agent {
         rose.unwrap_or(self.head.floor)
     }
 
+    /// All up to there is settled with what is written next (O3).
+    fn raise_floor(&mut self, to: Pos) {
+        if to > self.head.floor {
+            self.writer.then(After::RoseFrom(self.head.floor));
+            self.head.floor = to;
+        }
+    }
+
     /// A delivery leaves the inbox (O2, O3). The caller writes the head.
     fn settle(&mut self, pos: Pos) {
-        self.writer.then(After::RoseFrom(self.head.floor));
-        let head = &mut self.head;
-        head.backlog = head.backlog.saturating_sub(1);
-        if head.backlog == 0 {
-            head.floor = head.last_pos;
-        } else if pos == head.floor.next() {
-            head.floor = pos;
+        self.head.backlog = self.head.backlog.saturating_sub(1);
+        if self.head.backlog == 0 {
+            self.raise_floor(self.head.last_pos);
+        } else if pos == self.head.floor.next() {
+            self.raise_floor(pos);
         }
         self.writer.write(Write::InboxRemove(self.row.id, pos));
         self.writer.then(After::Settled(pos));
@@ -268,8 +275,7 @@ impl Agent {
         let last_page = rows.len() < ACK_PAGE;
         // O3: all that waited up to there goes now, with the same head. What is not released was not read.
         let settled = if last_page { Some(through.min(self.released)) } else { rows.last().map(|row| row.pos) };
-        self.writer.then(After::RoseFrom(self.head.floor));
-        self.head.floor = self.head.floor.max(settled.unwrap_or_default());
+        self.raise_floor(settled.unwrap_or_default());
         for row in rows {
             let id = MessageId { conversation: row.message.conversation, seq: row.message.seq };
             let receipt = ReceiptRow { pos: Some(row.pos), ..ReceiptRow::default() };

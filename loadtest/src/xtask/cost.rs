@@ -273,8 +273,9 @@ fn histogram() -> Result<Histogram<u64>, Failure> {
 }
 
 fn note(histogram: &mut Histogram<u64>, took: Duration) {
-    // Not `saturating_record`: that keeps what is larger than the histogram as its limit, instead of growing it.
-    let _ = histogram.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)); // what does not fit in 64 bits never ended
+    // Not `saturating_record`: that keeps what is larger than the histogram as its limit, instead of growing it. What does
+    // not fit into one of 64 bits never ended.
+    let _ = histogram.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
 }
 
 /// There and back over a plain loopback connection, one at a time.
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn what_takes_long_is_kept_as_it_is() {
         let mut took = histogram().ok().unwrap();
-        [3, 20_000].map(|micros| note(&mut took, Duration::from_micros(micros)));
+        [3, 20_000].into_iter().for_each(|micros| note(&mut took, Duration::from_micros(micros)));
         assert_eq!((took.min(), took.max() / 1_000), (3, 20));
     }
 }

@@ -105,6 +105,13 @@ impl Pair {
         self.holder.node.routes.touch();
         self.owner.node.routes.touch();
     }
+
+    /// Returns when nothing that is gone is left on the holder's list.
+    async fn all_told(&self) {
+        while !self.holder.node.sessions.untold(|_| true).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 async fn soon<T>(frames: impl Future<Output = T>) -> T {
@@ -155,12 +162,7 @@ async fn a_socket_that_goes_while_the_link_is_cut_is_forgotten_and_one_that_stay
     assert_eq!(message.seq, sent.message.seq);
     let presence = pair.owner.presence(stays.id, watcher.id).await.expect("seen");
     assert_eq!(presence.status, PresenceStatus::Online);
-    soon(async {
-        while !pair.holder.node.sessions.untold(|_| true).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    soon(pair.all_told()).await;
 }
 
 #[tokio::test]
@@ -176,12 +178,7 @@ async fn a_dashboard_that_goes_while_there_is_no_way_is_forgotten() {
     pair.holder.unwatch(owner.id, session);
     assert_eq!(pair.holder.node.sessions.untold(|_| true).len(), 1, "it stays on the list");
     pair.back(2);
-    soon(async {
-        while !pair.holder.node.sessions.untold(|_| true).is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    soon(pair.all_told()).await;
 }
 
 #[tokio::test]
