@@ -62,7 +62,9 @@ pub(super) struct Identity {
     next_pending: PreparedStatement,
     same_pending: PreparedStatement,
     take_pending: PreparedStatement,
-    read: [PreparedStatement; 2],
+    taken_pending: PreparedStatement,
+    remove_pending: PreparedStatement,
+    read_email: PreparedStatement,
 }
 
 /// A compare-and-set that did not go through: it was raced, or nobody knows.
@@ -70,10 +72,6 @@ enum Again {
     Raced,
     Unknown(StoreError),
 }
-
-/// Index into `read`.
-const EMAIL: usize = 0;
-const PENDING: usize = 1;
 
 async fn pause(attempt: u32) {
     let jitter = rand::random_range(0.5..1.5);
@@ -94,16 +92,12 @@ impl Identity {
     pub(super) async fn new(cql: Arc<Cql>, pipeline: Arc<Pipeline<Tables>>) -> Result<Self, OpenError> {
         const ROW: &str = "p=? AND b=? AND c=?";
         let insert = |table| format!("INSERT INTO {table} (p, b, c, v) VALUES (?, ?, ?, ?) IF NOT EXISTS");
-        let mut read = Vec::with_capacity(2);
-        let mut claimed = cql.statement(&format!("SELECT v, claimed_at FROM handles WHERE {ROW}")).await?;
-        claimed.set_consistency(Consistency::LocalSerial);
-        for table in ["emails", "pendings"] {
-            let mut statement = cql.statement(&format!("SELECT v FROM {table} WHERE {ROW}")).await?;
-            // Sees a transaction that is under way, or ends it.
+        // Sees a transaction that is under way, or ends it.
+        let serial = async |columns, table| {
+            let mut statement = cql.statement(&format!("SELECT {columns} FROM {table} WHERE {ROW}")).await?;
             statement.set_consistency(Consistency::LocalSerial);
-            read.push(statement);
-        }
-        let read: [PreparedStatement; 2] = read.try_into().map_err(|_| OpenError::Schema("two tables".to_owned()))?;
+            Ok::<_, OpenError>(statement)
+        };
         let claim = "INSERT INTO handles (p, b, c, v, claimed_at) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";
         let claim_stale = format!("UPDATE handles SET v=?, claimed_at=? WHERE {ROW} IF v=? AND claimed_at=?");
         let confirm =
@@ -113,26 +107,26 @@ impl Identity {
             claim_stale: cql.conditional(&claim_stale).await?,
             confirm: cql.conditional(&confirm).await?,
             unclaim: cql.conditional(&format!("DELETE FROM handles WHERE {ROW} IF v=?")).await?,
-            claimed,
+            claimed: serial("v, claimed_at", "handles").await?,
             resolve: cql.statement(&format!("SELECT v, claimed_at, creation FROM handles WHERE {ROW}")).await?,
             first_email: cql.conditional(&insert("emails")).await?,
             next_email: cql.conditional(&format!("UPDATE emails SET v=? WHERE {ROW} IF v=?")).await?,
             first_pending: cql.conditional(&insert("pendings")).await?,
-            next_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF EXISTS")).await?,
-            same_pending: cql.conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF v=?")).await?,
-            take_pending: cql.conditional(&format!("DELETE FROM pendings WHERE {ROW} IF EXISTS")).await?,
-            read,
+            next_pending: cql
+                .conditional(&format!("UPDATE pendings SET v=?, taker=null WHERE {ROW} IF EXISTS"))
+                .await?,
+            same_pending: cql
+                .conditional(&format!("UPDATE pendings SET v=? WHERE {ROW} IF v=? AND taker=null"))
+                .await?,
+            take_pending: cql
+                .conditional(&format!("UPDATE pendings SET taker=? WHERE {ROW} IF v!=null AND taker=null"))
+                .await?,
+            taken_pending: serial("v, taker", "pendings").await?,
+            remove_pending: cql.conditional(&format!("DELETE FROM pendings WHERE {ROW} IF EXISTS")).await?,
+            read_email: serial("v", "emails").await?,
             cql,
             pipeline,
         })
-    }
-
-    async fn read(&self, which: usize, at: &Place) -> Result<Option<Vec<u8>>, StoreError> {
-        let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.run(&self.read[which], values).await?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
-        // A row of a transaction that was undone may be there with nothing in it.
-        Ok(rows.maybe_first_row::<(Option<Vec<u8>>,)>().map_err(misshapen)?.and_then(|(value,)| value))
     }
 
     /// Repeats `attempt` while it is raced or its outcome is unknown (I1).
@@ -226,6 +220,14 @@ impl Identity {
         self.settle(async || self.cql.decide(&self.unclaim, values).await.map(drop).map_err(Again::Unknown)).await
     }
 
+    async fn email(&self, at: &Place) -> Result<Option<Vec<u8>>, StoreError> {
+        let values = (&at.partition.key, at.partition.bucket, &at.place);
+        let answer = self.cql.run(&self.read_email, values).await?;
+        let rows = answer.into_rows_result().map_err(misshapen)?;
+        // A row of a transaction that was undone may be there with nothing in it.
+        Ok(rows.maybe_first_row::<(Option<Vec<u8>>,)>().map_err(misshapen)?.and_then(|(value,)| value))
+    }
+
     /// Changes an email's row by compare-and-set; `change` sees the row as it is and says what it becomes.
     async fn change_row<T>(
         &self,
@@ -236,7 +238,7 @@ impl Identity {
         let at = Place::of(&key)?;
         let (p, b, c) = (&at.partition.key, at.partition.bucket, &at.place);
         self.settle(async || {
-            let before = self.read(EMAIL, &at).await.map_err(Again::Unknown)?;
+            let before = self.email(&at).await.map_err(Again::Unknown)?;
             let row = before.as_deref().map(|before| keys::decode::<EmailRow>(&key, before)).transpose();
             let after = match change(row.map_err(Again::Unknown)?.unwrap_or_default()) {
                 Ok(Some(after)) => value(&after).map_err(Again::Unknown)?,
@@ -302,10 +304,39 @@ impl Identity {
         self.cql.decide(&self.same_pending, values).await
     }
 
-    /// An unknown outcome stays one: nobody could tell the winner from a loser afterwards.
+    /// The row stays until it is swept, with the name of the attempt that has it: so the winner knows itself (I1).
     pub(super) async fn take_pending(&self, id: &str) -> Result<bool, StoreError> {
         let at = Place::of(&keys::pending(id))?;
-        self.cql.decide(&self.take_pending, (&at.partition.key, at.partition.bucket, &at.place)).await
+        let (taker, p, b, c) = (rand::random::<[u8; 16]>(), &at.partition.key, at.partition.bucket, &at.place);
+        self.settle(async || {
+            let taken = self.cql.decide(&self.take_pending, (taker.as_slice(), p, b, c)).await;
+            if taken.map_err(Again::Unknown)? {
+                return Ok(true);
+            }
+            let (_, has) = self.code(&at).await.map_err(Again::Unknown)?;
+            Ok(has.is_some_and(|has| has == taker))
+        })
+        .await
+    }
+
+    /// Removes a code that is of no use any more, whether it was taken or not.
+    pub(super) async fn remove_pending(&self, id: &str) -> Result<bool, StoreError> {
+        let at = Place::of(&keys::pending(id))?;
+        self.cql.decide(&self.remove_pending, (&at.partition.key, at.partition.bucket, &at.place)).await
+    }
+
+    /// The row of a code, and who has taken it.
+    async fn code(&self, at: &Place) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), StoreError> {
+        let values = (&at.partition.key, at.partition.bucket, &at.place);
+        let answer = self.cql.run(&self.taken_pending, values).await?;
+        let rows = answer.into_rows_result().map_err(misshapen)?;
+        Ok(rows.maybe_first_row().map_err(misshapen)?.unwrap_or_default())
+    }
+
+    /// The value of a code that nobody has taken.
+    pub(super) async fn untaken(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let (row, taker) = self.code(&Place::of(key)?).await?;
+        Ok(row.filter(|_| taker.is_none()))
     }
 
     pub(super) async fn create_agent(
@@ -339,7 +370,7 @@ impl Identity {
 
     async fn pending_row(&self, id: &str) -> Result<Option<PendingRow>, StoreError> {
         let key = keys::pending(id);
-        let found = self.read(PENDING, &Place::of(&key)?).await?;
+        let found = self.untaken(&key).await?;
         found.map(|found| keys::decode(&key, &found)).transpose()
     }
 

@@ -227,20 +227,20 @@ impl CqlBackend {
         Ok(found)
     }
 
-    /// Codes are only ever removed by a transaction.
+    /// Codes are only ever removed by a transaction. One that was taken is gone already, so it does not count.
     async fn sweep_codes(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let select = self.cql.statement("SELECT v FROM pendings").await;
+        let select = self.cql.statement("SELECT v, taker FROM pendings").await;
         let select = select.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let (mut page, mut removed) = (scylla::response::PagingState::start(), 0);
         loop {
             let (answer, next) =
                 self.cql.session.execute_single_page(&select, (), page).await.map_err(|e| failed(&e))?;
             let rows = answer.into_rows_result().map_err(misshapen)?;
-            for row in rows.rows::<(Option<Vec<u8>>,)>().map_err(misshapen)? {
-                let Some(value) = row.map_err(misshapen)?.0 else { continue };
+            for row in rows.rows::<(Option<Vec<u8>>, Option<Vec<u8>>)>().map_err(misshapen)? {
+                let (Some(value), taker) = row.map_err(misshapen)? else { continue };
                 let code: PendingRow = keys::decode(&[Table::Pending as u8], &value)?;
-                if sweep::expired(Table::Pending, &[], &value, now)? && self.identity.take_pending(&code.id).await? {
-                    removed += 1;
+                if sweep::expired(Table::Pending, &[], &value, now)? && self.identity.remove_pending(&code.id).await? {
+                    removed += usize::from(taker.is_none());
                 }
             }
             match next.into_paging_control_flow() {
@@ -258,11 +258,14 @@ impl Backend for CqlBackend {
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if Table::of(key) == Some(Table::Handle) {
-            return self.identity.resolve(key).await;
+        match Table::of(key) {
+            Some(Table::Handle) => self.identity.resolve(key).await,
+            Some(Table::Pending) => self.identity.untaken(key).await,
+            _ => {
+                let at = Place::of(key)?;
+                self.cql.get(&at.partition, &at.place).await
+            }
         }
-        let at = Place::of(key)?;
-        self.cql.get(&at.partition, &at.place).await
     }
 
     async fn scan(&self, from: &[u8], through: &[u8], limit: usize, direction: Direction) -> Result<Pairs, StoreError> {

@@ -15,8 +15,8 @@
 //!   A  The pipeline repeats it until it is written or the epoch is over; rows of no shard and of a creation four times,
 //!      and then the caller hears of it and may submit the same again (W4).
 //!   B  The caller hears of it and answers 503; what compares and sets reads again first.
-//!   C  It is asked again in a form that recognises its own effect (I1). Codes that are taken or counted cannot be: there
-//!      the caller hears that nobody knows.
+//!   C  It is asked again in a form that recognises its own effect (I1). The count of wrong codes cannot be: there the
+//!      caller hears that nobody knows.
 //!   D  The row is read before the next renewal, also after a refusal.  E  The group is read.
 //!   F  Definitions can be repeated, and are, five times; the lock ends by itself.
 //! ```
