@@ -4,6 +4,7 @@
 //! C2  An unknown key in the file is an error, so that a typing mistake is not a silent default.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use actors::limits::Limits;
@@ -20,6 +21,9 @@ use crate::shared::{self, BadUrl};
 
 /// Shortest cookie of a cluster.
 const COOKIE_MIN: usize = 16;
+
+/// What `passivate_after_s` may be. What lives in memory only may count on the shortest (`actors::limits::IDLE_MS`).
+const PASSIVATE_S: RangeInclusive<u32> = 60..=86_400;
 
 /// Settings as flags or environment give them; what is absent comes from the file or the defaults.
 #[derive(Debug, Clone, Default, Args, Serialize)]
@@ -148,6 +152,8 @@ pub struct Config {
     pub store: String,
     /// Memory in MiB that the embedded store keeps of its tables.
     pub store_cache_mib: u32,
+    /// Seconds after which an agent or a conversation that nobody uses leaves memory.
+    pub passivate_after_s: u32,
     /// Name in the cluster; unset: no other node reaches this one.
     pub node: Option<String>,
     /// For other nodes.
@@ -198,6 +204,7 @@ impl Default for Config {
             data_dir: PathBuf::from("data"),
             store: "embedded".to_owned(),
             store_cache_mib: 256,
+            passivate_after_s: 60,
             node: None,
             cluster_listen: None,
             cluster_advertise: None,
@@ -332,6 +339,9 @@ pub enum ConfigError {
     /// No Redis.
     #[error(transparent)]
     Redis(#[from] BadUrl),
+    /// Too soon, or never.
+    #[error("settings: passivate_after_s has to be from {} to {}", PASSIVATE_S.start(), PASSIVATE_S.end())]
+    Passivate,
     /// Half a cluster.
     #[error(
         "settings: a node of a cluster needs all of --node (1-64 of a-z, 0-9, `-`, `.`), --cluster-listen, \
@@ -368,6 +378,9 @@ impl Config {
             .map_err(|error| ConfigError::Parse(Box::new(error)))?;
         config.cql()?;
         config.cluster()?;
+        if !PASSIVATE_S.contains(&config.passivate_after_s) {
+            return Err(ConfigError::Passivate);
+        }
         config.redis_url.as_deref().map(shared::check_url).transpose()?;
         Ok(config)
     }
@@ -431,6 +444,7 @@ impl Config {
             cold_threads: self.rate(numbers.cold_threads),
             backlog_warn: numbers.backlog_warn,
             backlog_max: numbers.backlog_max,
+            idle_ms: u64::from(self.passivate_after_s) * 1_000,
         }
     }
 
@@ -517,6 +531,16 @@ mod tests {
         assert_eq!(config.identity_rules().otp_cooldown_ms, None);
         assert_eq!(config.identity_rules().budget.live, 1);
         assert_eq!(config.domain_limits().backlog_max, 10_000);
+    }
+
+    #[test]
+    fn memory_is_kept_for_a_minute_at_least() {
+        let idle = |seconds| load(&format!("passivate_after_s = {seconds}"), Flags::default());
+        assert_eq!(idle(900).expect("in range").domain_limits().idle_ms, 900_000);
+        for seconds in [0, 59, 86_401] {
+            let refused = idle(seconds).expect_err("out of range").to_string();
+            assert_eq!(refused, "settings: passivate_after_s has to be from 60 to 86400");
+        }
     }
 
     #[test]

@@ -11,10 +11,15 @@ use serde_json::Value;
 use crate::config::{Config, Flags};
 
 /// Keys that only the file has.
-const MEANINGS: [(&str, &str); 6] = [
+const MEANINGS: [(&str, &str); 7] = [
     (
         "store_cache_mib",
         "Memory that the embedded store keeps of its tables, in MiB; it fills with use, and what it lacks is read from files",
+    ),
+    (
+        "passivate_after_s",
+        "Seconds after which an agent or a conversation that nobody uses leaves memory; its next use reads it from the \
+         store. Longer is faster and takes about 1 KiB for each that was used within that time; 60 to 86400",
     ),
     ("cors_origins", "Origins whose pages may call the API from a browser; `*` is any"),
     ("reserved_handles", "Handles that nobody may register, beside the published list"),

@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use schema::ids::{AgentId, ConversationId, Key, KeyHash, MessageId, Pos, Seq};
 use schema::memory::MemoryStore;
-use schema::rows::{AgentRow, DeliveryState, MessageRow, MessageType, Timestamp};
+use schema::rows::{AgentRow, Book, DeliveryState, MessageRow, MessageType, Timestamp};
 use schema::store::{Batch, Fence, PAGE_MAX, Store, StoreError, Write};
 
 const AGENTS: usize = 4;
@@ -83,7 +83,8 @@ struct World {
 fn account(n: usize) -> AgentRow {
     let id = AgentId(Key::from_bytes([n as u8 + 1; 16]));
     let key = KeyHash::of(&format!("key-{n}"));
-    AgentRow::new(id, format!("agent-{n}"), format!("{n}@example.com"), key, Timestamp(1))
+    let row = AgentRow::new(id, format!("agent-{n}"), format!("{n}@example.com"), key, Timestamp(1));
+    AgentRow { books: row.books.with(Book::Contacts), ..row } // some worlds fill it at once
 }
 
 fn shards() -> Vec<Shard> {

@@ -83,7 +83,7 @@ pub const TYPING_EVERY_MS: u64 = 1_000;
 pub const WARNING_EVERY_MS: u64 = 10_000;
 /// An own send that nobody settles is forgotten after this; its requests have timed out long before.
 pub const SEND_FORGET_MS: u64 = 30_000;
-/// An idle entity leaves memory after this.
+/// An idle entity leaves memory after this, unless a deployment wants it longer. What lives in memory only relies on it.
 pub const IDLE_MS: u64 = 60_000;
 /// Conversation views kept by one idle agent.
 pub const VIEWS_KEPT: usize = 8;
@@ -121,6 +121,8 @@ pub struct Limits {
     pub backlog_warn: u32,
     /// Backlog at which sends are refused.
     pub backlog_max: u32,
+    /// An entity that nobody has used for so long is passivated; at least [`IDLE_MS`].
+    pub idle_ms: u64,
 }
 
 impl Default for Limits {
@@ -133,6 +135,7 @@ impl Default for Limits {
             cold_threads: Some(100),
             backlog_warn: 5_000,
             backlog_max: 10_000,
+            idle_ms: IDLE_MS,
         }
     }
 }

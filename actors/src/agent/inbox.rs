@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, Pos};
 use schema::rows::{
-    AgentConversationRow, ContactRow, DeliveryState, HookKind, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
+    AgentConversationRow, Book, ContactRow, DeliveryState, HookKind, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
 };
 use schema::store::Write;
 
@@ -112,7 +112,7 @@ impl Agent {
             for lapsed in self.sends.cold_stored(message.conversation, message.created_at) {
                 self.writer.write(Write::ColdThreadRemove(agent, lapsed));
             }
-            self.writer.write(Write::ColdThread(agent, message.conversation, message.created_at));
+            self.enter(Book::Cold, Write::ColdThread(agent, message.conversation, message.created_at));
         }
         self.writer.then(After::Echo(message.clone()));
     }
@@ -139,7 +139,7 @@ impl Agent {
         let Some((peer, handle)) = delivery.peer.clone() else { return };
         if !self.contacts.contains_key(&peer) && !self.blocks.contains_key(&peer) {
             let contact = ContactRow { agent: peer, handle, notes: None, added_at: now };
-            self.writer.write(Write::Contact(self.row.id, contact.clone()));
+            self.enter(Book::Contacts, Write::Contact(self.row.id, contact.clone()));
             self.contacts.insert(peer, contact);
         }
     }

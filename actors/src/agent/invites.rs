@@ -6,7 +6,7 @@
 use schema::ids::AgentId;
 use schema::rows::Timestamp;
 
-use super::Agent;
+use super::{Agent, Held};
 use crate::conversation::group::{InviteeFacts, InviterFacts};
 use crate::limits::{INVITE_WINDOW_MS, window_allows};
 
@@ -26,18 +26,26 @@ impl Agent {
     /// This agent's side of adding `target`; sets an invitation aside (G1).
     pub(super) fn inviter_facts(&mut self, now: Timestamp, target: AgentId) -> InviterFacts {
         let allowance = self.invite_allowance(now);
-        self.invites_aside += 1;
+        self.held.make().invites += 1;
         InviterFacts { status: self.row.status, blocks_target: self.blocks.contains_key(&target), allowance }
     }
 
     fn invite_allowance(&self, now: Timestamp) -> Result<(), u64> {
         let sent = self.state.iter().flat_map(|state| &state.invited_at).copied();
-        window_allows(sent, self.invites_aside as usize, self.limits.invites_per_day, (now, INVITE_WINDOW_MS))
+        window_allows(
+            sent,
+            self.held.get().map_or(0, |held| held.invites) as usize,
+            self.limits.invites_per_day,
+            (now, INVITE_WINDOW_MS),
+        )
     }
 
     /// What was set aside was used, or not.
     pub(super) fn invite_done(&mut self, now: Timestamp, sent: bool) {
-        self.invites_aside = self.invites_aside.saturating_sub(1);
+        if let Some(held) = self.held.get_mut() {
+            held.invites = held.invites.saturating_sub(1);
+        }
+        self.held.drop_if(Held::is_nothing);
         if sent && self.limits.invites_per_day.is_some() {
             let invited_at = &mut self.state_mut().invited_at;
             invited_at.retain(|at| now.ms_since(*at) < INVITE_WINDOW_MS);

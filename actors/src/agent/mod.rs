@@ -31,7 +31,8 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, Pos, Seq};
 use schema::rows::{
-    AgentConversationRow, AgentRow, AgentStateRow, BlockRow, ContactRow, HookKind, InboxHeadRow, MessageRow, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, BlockRow, Book, ContactRow, HookKind, InboxHeadRow, MessageRow,
+    Timestamp,
 };
 use schema::store::Write;
 
@@ -88,6 +89,21 @@ struct Pages {
     settled: BTreeSet<Pos>,
 }
 
+/// What requests hold until they end; most hold nothing.
+#[derive(Debug, Default)]
+struct Held {
+    /// Keys that must not run twice at a time.
+    keys: once::Taken,
+    /// Invitations set aside while somebody is being added.
+    invites: u32,
+}
+
+impl Held {
+    fn is_nothing(&self) -> bool {
+        self.keys.is_empty() && self.invites == 0
+    }
+}
+
 /// The entity. A million of them lie in memory: what most of them have none of takes one word.
 #[derive(Debug)]
 pub struct Agent {
@@ -114,10 +130,8 @@ pub struct Agent {
     notices: Option<Box<Notices>>,
     /// Made by the first lease or claim.
     replies: Option<Box<Replies>>,
-    /// Keys of requests that run: most agents use none.
-    once: Spare<once::Once>,
-    /// Invitations set aside while somebody is being added.
-    invites_aside: u32,
+    /// Of requests that run.
+    held: Spare<Held>,
     /// When its presence was last shown to whoever keeps copies.
     shown_at: Timestamp,
 }
@@ -147,8 +161,7 @@ impl Agent {
             state: loaded.state.map(Box::new),
             notices: None,
             replies: None,
-            once: Spare::default(),
-            invites_aside: 0,
+            held: Spare::default(),
             shown_at: Timestamp(0),
         }
     }
@@ -295,7 +308,17 @@ impl Agent {
 
     fn save_state(&mut self) {
         let row = self.state.clone().unwrap_or_default();
-        self.writer.write(Write::AgentState(self.row.id, row));
+        self.enter(Book::State, Write::AgentState(self.row.id, row));
+    }
+
+    /// Writes an entry of a book; the account names the book from its first entry on.
+    fn enter(&mut self, book: Book, entry: Write) {
+        if !self.row.books.has(book) {
+            let row = Arc::make_mut(&mut self.row);
+            row.books = row.books.with(book);
+            self.writer.write(Write::Agent(Box::new(row.clone())));
+        }
+        self.writer.write(entry);
     }
 
     fn view_read(&self, conversation: ConversationId) -> Read {

@@ -9,19 +9,18 @@ use std::collections::BTreeMap;
 
 use schema::rows::Timestamp;
 
-use super::Agent;
+use super::{Agent, Held};
 use crate::api::Refusal;
 use crate::effects::{Effects, Port, Reply};
 use crate::limits::{ONCE_MAX, ONCE_MS};
 
 /// Keys that are taken, and when each is free again at the latest.
-#[derive(Debug, Default)]
-pub(super) struct Once(BTreeMap<Box<str>, Timestamp>);
+pub(super) type Taken = BTreeMap<Box<str>, Timestamp>;
 
 impl Agent {
     /// Takes a key, if it is free (D1).
     pub(super) fn begin_once(&mut self, now: Timestamp, port: Port, key: Box<str>, fx: &mut Effects) {
-        let Once(taken) = self.once.make();
+        let taken = &mut self.held.make().keys;
         taken.retain(|_, until| now < *until);
         let reply = if taken.contains_key(&key) {
             Ok(Reply::Begun(false))
@@ -36,9 +35,9 @@ impl Agent {
 
     /// A request has ended, and its key is free.
     pub(super) fn end_once(&mut self, key: &str) {
-        if let Some(Once(taken)) = self.once.get_mut() {
-            taken.remove(key);
+        if let Some(held) = self.held.get_mut() {
+            held.keys.remove(key);
         }
-        self.once.drop_if(|Once(taken)| taken.is_empty());
+        self.held.drop_if(Held::is_nothing);
     }
 }

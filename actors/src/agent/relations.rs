@@ -1,7 +1,7 @@
 //! Contact book and block list.
 
 use schema::ids::AgentId;
-use schema::rows::{BlockRow, ContactRow, EventAction, EventActor, HookKind, Timestamp};
+use schema::rows::{BlockRow, Book, ContactRow, EventAction, EventActor, HookKind, Timestamp};
 use schema::store::Write;
 
 use super::{After, Agent};
@@ -26,7 +26,7 @@ impl Agent {
         }
         if changed {
             self.contacts.insert(target, contact.clone());
-            self.writer.write(Write::Contact(self.row.id, contact.clone()));
+            self.enter(Book::Contacts, Write::Contact(self.row.id, contact.clone()));
         }
         self.writer.then(After::Answer(port, Ok(Reply::Contact(contact, created))));
     }
@@ -37,7 +37,7 @@ impl Agent {
         };
         contact.notes = notes;
         let contact = contact.clone();
-        self.writer.write(Write::Contact(self.row.id, contact.clone()));
+        self.enter(Book::Contacts, Write::Contact(self.row.id, contact.clone()));
         self.writer.then(After::Answer(port, Ok(Reply::Contact(contact, false))));
     }
 
@@ -63,7 +63,7 @@ impl Agent {
     pub(super) fn put_block(&mut self, now: Timestamp, block: BlockRow, fx: &mut Effects) {
         let (handle, at) = (block.handle.clone(), block.blocked_at);
         self.log(now, EventActor::Agent, EventAction::Blocked { handle: handle.clone() }, None);
-        self.writer.write(Write::Block(self.row.id, block.clone()));
+        self.enter(Book::Blocks, Write::Block(self.row.id, block.clone()));
         self.blocks.insert(block.agent, block);
         self.call_hooks(HookKind::ContactBlocked, || Notice::Blocked { handle, at }, fx);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId};
 use schema::rows::{
-    AgentRow, AgentStatus, BlockRow, EventAction, EventActor, ReportRow, SignalRow, StatusReason, Timestamp,
+    AgentRow, AgentStatus, BlockRow, Book, EventAction, EventActor, ReportRow, SignalRow, StatusReason, Timestamp,
 };
 use schema::store::Write;
 
@@ -38,7 +38,7 @@ impl Agent {
         let reporter = self.row.handle.clone();
         let report = ReportRow { reporter, target, handle: handle.clone(), reason, at: now };
         self.log(now, EventActor::Agent, EventAction::Reported { handle: handle.clone() }, None);
-        self.writer.write(Write::Report(self.row.id, Box::new(report)));
+        self.enter(Book::Reports, Write::Report(self.row.id, Box::new(report)));
         if !self.blocks.contains_key(&target) {
             let block = BlockRow { agent: target, handle, blocked_at: now };
             self.put_block(now, block, fx);

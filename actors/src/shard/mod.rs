@@ -23,7 +23,7 @@ use crate::api::{Hook, Refusal, SessionId, Snapshot, ToSession};
 use crate::conversation::Conversation;
 use crate::conversation::events::ConversationEvent;
 use crate::effects::{Effects, EntityId, Event, Found, Port, Read, Reply, Stored};
-use crate::limits::{IDLE_MS, Limits};
+use crate::limits::Limits;
 use crate::owner::Owner;
 use crate::owner::events::{OwnerEvent, OwnerRequest};
 
@@ -80,6 +80,9 @@ struct Slot {
     /// Its one entry in `wakes`.
     wake_at: Timestamp,
 }
+
+/// The allocator's next larger class has 64 bytes more, for each of a million agents.
+const _: () = assert!(size_of::<Slot>() <= 256);
 
 /// The entities of one shard.
 #[derive(Debug)]
@@ -225,7 +228,7 @@ impl Shard {
                 )
             );
             if !pointless {
-                let wake_at = now.plus_ms(IDLE_MS);
+                let wake_at = now.plus_ms(self.limits.idle_ms);
                 let slot = Slot { state: State::Loading(vec![event]), used_at: now, wake_at };
                 self.entities.insert(id, Box::new(slot));
                 self.wakes.insert((wake_at, id));
@@ -333,7 +336,7 @@ impl Shard {
             if slot.wake_at != at {
                 continue;
             }
-            if idle && now.ms_since(used_at) >= IDLE_MS {
+            if idle && now.ms_since(used_at) >= self.limits.idle_ms {
                 self.entities.remove(&id);
                 continue;
             }
@@ -342,7 +345,8 @@ impl Shard {
                 EntityId::Conversation(id) => Event::Conversation(id, ConversationEvent::Wake),
                 EntityId::Owner(id) => Event::Owner(id, OwnerEvent::Wake),
             };
-            self.wake_at(id, used_at.plus_ms(IDLE_MS).max(now.plus_ms(IDLE_MS / 4)), true);
+            let idle_ms = self.limits.idle_ms;
+            self.wake_at(id, used_at.plus_ms(idle_ms).max(now.plus_ms(idle_ms / 4)), true);
             if !self.is_loading(id) {
                 self.entity(now, event, out);
             }

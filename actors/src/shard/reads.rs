@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, ConversationKind, MessageId, Seq};
-use schema::rows::{DeliveryState, MessageRow, ReceiptRow};
+use schema::rows::{AgentRow, Book, DeliveryState, MessageRow, ReceiptRow};
 use schema::store::{PAGE_MAX, Store, StoreError};
 
 use crate::effects::{Found, FoundUnread, LoadedAgent, LoadedConversation, Read, UnreadRange};
@@ -34,15 +34,26 @@ async fn agent(store: &dyn Store, id: AgentId) -> Result<Option<Box<LoadedAgent>
     let Some(row) = store.agent(id).await? else {
         return Ok(None);
     };
-    Ok(Some(Box::new(LoadedAgent {
-        row,
-        head: store.inbox_head(id).await?,
-        contacts: store.contacts(id).await?,
-        blocks: store.blocks(id).await?,
-        cold: store.cold_threads(id).await?,
-        reported: store.reports(id).await?.into_iter().map(|report| report.target).collect(),
-        state: store.agent_state(id).await?,
-    })))
+    // Together: over a network each of them is a round trip.
+    let (head, contacts, blocks, cold, reported, state) = tokio::try_join!(
+        store.inbox_head(id),
+        named(&row, Book::Contacts, store.contacts(id)),
+        named(&row, Book::Blocks, store.blocks(id)),
+        named(&row, Book::Cold, store.cold_threads(id)),
+        named(&row, Book::Reports, store.reports(id)),
+        named(&row, Book::State, store.agent_state(id)),
+    )?;
+    let reported = reported.into_iter().map(|report| report.target).collect();
+    Ok(Some(Box::new(LoadedAgent { row, head, contacts, blocks, cold, reported, state })))
+}
+
+/// What is in a book, if the account names it.
+async fn named<T: Default>(
+    row: &AgentRow,
+    book: Book,
+    read: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    if row.books.has(book) { read.await } else { Ok(T::default()) }
 }
 
 async fn conversation(store: &dyn Store, id: ConversationId) -> Result<Option<Box<LoadedConversation>>, StoreError> {

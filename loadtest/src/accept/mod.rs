@@ -93,7 +93,12 @@ struct Site {
 
 impl Site {
     async fn start(options: &Accept) -> Result<Self, LoadError> {
-        let server = Server::start(&options.server, &options.disk).await?;
+        Self::start_with(options, "").await
+    }
+
+    /// On a server with `more` lines of settings.
+    async fn start_with(options: &Accept, more: &str) -> Result<Self, LoadError> {
+        let server = Server::start_with(&options.server, &options.disk, more).await?;
         let world = World {
             fleet: Fleet::at(server.address),
             roster: Roster::new("load", &Roster::public_seed(1)),

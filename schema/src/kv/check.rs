@@ -12,9 +12,9 @@ use super::local::{Engine, Local};
 use super::{Direction, KvStore};
 use crate::ids::{AgentId, ConversationId, Pos, Seq};
 use crate::rows::{
-    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, ContactRow, ConversationRow, EmailRow,
-    EventRow, GroupRow, IdempotencyRow, InboxHeadRow, InviteRow, MessageRow, OwnerRow, PendingRow, ReceiptRow,
-    ReportRow, Timestamp,
+    AgentConversationRow, AgentRow, AgentStateRow, AttachmentRow, BlockRow, Book, ContactRow, ConversationRow,
+    EmailRow, EventRow, GroupRow, IdempotencyRow, InboxHeadRow, InviteRow, MessageRow, OwnerRow, PendingRow,
+    ReceiptRow, ReportRow, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -77,7 +77,6 @@ impl<E: Engine> KvStore<Local<E>> {
         }
     }
 
-    /// One row: `Some` says what it does not agree with.
     /// A waiting delivery decodes, and the message that it refers to is there.
     fn delivered(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         if let keys::InboxValue::Refers(_, id, seq) = keys::decode::<keys::InboxValue<'_>>(key, value)? {
@@ -86,6 +85,7 @@ impl<E: Engine> KvStore<Local<E>> {
         Ok(())
     }
 
+    /// One row: `Some` says what it does not agree with.
     fn judge(&self, table: Table, key: &[u8], value: &[u8], log: &mut Log) -> Result<Option<String>, StoreError> {
         match table {
             Table::Message => Ok(in_order(&keys::decode(key, value)?, log)),
@@ -107,14 +107,14 @@ impl<E: Engine> KvStore<Local<E>> {
             Table::Agent => decodes::<AgentRow>(key, value),
             Table::Email => decodes::<EmailRow>(key, value),
             Table::Pending => decodes::<PendingRow>(key, value),
-            Table::Contact => decodes::<ContactRow>(key, value),
-            Table::Block => decodes::<BlockRow>(key, value),
-            Table::ColdThread => decodes::<Timestamp>(key, value),
+            Table::Contact => self.judge_entry::<ContactRow>(Book::Contacts, key, value),
+            Table::Block => self.judge_entry::<BlockRow>(Book::Blocks, key, value),
+            Table::ColdThread => self.judge_entry::<Timestamp>(Book::Cold, key, value),
             Table::Group => decodes::<GroupRow>(key, value),
             Table::Invite => self.judge_invite(&keys::decode(key, value)?),
             Table::Watcher => decodes::<()>(key, value),
-            Table::AgentState => decodes::<AgentStateRow>(key, value),
-            Table::Report => decodes::<ReportRow>(key, value),
+            Table::AgentState => self.judge_entry::<AgentStateRow>(Book::State, key, value),
+            Table::Report => self.judge_entry::<ReportRow>(Book::Reports, key, value),
             Table::Attachment => decodes::<AttachmentRow>(key, value),
             Table::AttachmentUse => decodes::<(ConversationId, Seq)>(key, value),
             Table::Idempotency => decodes::<IdempotencyRow>(key, value),
@@ -129,6 +129,19 @@ impl<E: Engine> KvStore<Local<E>> {
         let (last, next) = (row.last_seq, row.last_seq.next());
         let agrees = (last == Seq(0) || there(last)?) && !there(next)?;
         Ok((!agrees).then(|| format!("{} says that seq {} is its last, and its log does not", row.id, last.0)))
+    }
+
+    /// An entry of a book that the account does not name would never be read.
+    fn judge_entry<T: DeserializeOwned>(
+        &self,
+        book: Book,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<String>, StoreError> {
+        keys::decode::<T>(key, value)?;
+        let agent = keys::leading_agent(key)?;
+        let named = self.backend.row::<AgentRow>(&keys::agent(agent))?.is_some_and(|row| row.books.has(book));
+        Ok((!named).then(|| format!("{agent} has {book:?}, and its account does not say so")))
     }
 
     fn judge_claim(&self, key: &[u8]) -> Result<Option<String>, StoreError> {

@@ -4,6 +4,7 @@
 //! R2  `content` and `metadata` are compact JSON objects that the gateway validated; no layer below parses them.
 //! R3  Fields are only ever appended, each with a default, so that older rows stay readable.
 
+mod books;
 mod group;
 mod media;
 mod owner;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::books::{Book, Books};
 pub use self::group::{DeletedRow, GroupRow, InviteRow, MemberRow, Picture, Role};
 pub use self::media::{AttachmentRow, IdempotencyRow};
 pub use self::owner::{
@@ -114,6 +116,9 @@ pub struct AgentRow {
     /// Number of the newest activity entry.
     #[serde(default)]
     pub events: u64,
+    /// What else it has.
+    #[serde(default = "Books::all")]
+    pub books: Books,
 }
 
 impl AgentRow {
@@ -136,6 +141,7 @@ impl AgentRow {
             updated_at: at,
             claim: None,
             events: 0,
+            books: Books::NONE,
         }
     }
 }
