@@ -58,7 +58,7 @@ impl Seen {
 
 /// Runs the whole measurement and prints one line per share of members online.
 pub async fn run(binary: &Path, disk: &Path, size: usize, messages: usize) -> Result<(), LoadError> {
-    let server = Server::start(binary, disk).await?;
+    let server = Server::start(binary, disk, &[]).await?;
     let members = provision(&server, size).await?;
     let mut creator = Client::connect(server.address, &members[0].key).await?;
     let group = assemble(&server, &members, &mut creator).await?;

@@ -55,6 +55,9 @@ pub struct Options {
     /// Decides every random choice
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
+    /// Line of the settings file of --server, for example 'store_cache_mib = 16'; several are allowed
+    #[arg(long, global = true, value_name = "KEY = VALUE", requires = "server")]
+    server_setting: Vec<String>,
     /// Process of a server, for memory and processor time (known for --server); several are added up
     #[arg(long, global = true, value_name = "PID")]
     server_pid: Vec<u32>,
@@ -125,7 +128,7 @@ pub async fn run(options: &Options, stages: Vec<Vec<Entry>>) -> Result<bool, Loa
         entry.scenario.check()?;
     }
     let server = match &options.server {
-        Some(binary) => Some(Server::start(binary, &options.disk).await?),
+        Some(binary) => Some(Server::start(binary, &options.disk, &options.server_setting).await?),
         None => None,
     };
     let world = Arc::new(options.world(server.as_ref())?);

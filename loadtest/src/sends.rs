@@ -30,7 +30,7 @@ struct Pair {
 pub async fn run(binary: &Path, disk: &Path, clients: &[usize], length: Duration) -> Result<(), LoadError> {
     let baseline = synced_appends(disk, BASELINE)?.rate;
     println!("disk: {baseline:.0} appends of 4 KiB per second, each with fdatasync");
-    let server = Server::start(binary, disk).await?;
+    let server = Server::start(binary, disk, &[]).await?;
     let pairs = pairs(&server, clients.iter().copied().max().unwrap_or(1)).await?;
     println!("{:>8} {:>10} {:>8} {:>9} {:>9} {:>9}", "clients", "sends/s", "x disk", "p50 ms", "p99 ms", "max ms");
     for &count in clients {

@@ -29,17 +29,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `binary` with a fresh directory under `disk`.
-    pub async fn start(binary: &Path, disk: &Path) -> Result<Self, LoadError> {
-        Self::start_with(binary, disk, "").await
-    }
-
-    /// Starts it with `more` lines of settings.
-    pub async fn start_with(binary: &Path, disk: &Path, more: &str) -> Result<Self, LoadError> {
+    /// Starts `binary` with a fresh directory under `disk`, and with these settings beside those of every measured server.
+    pub async fn start(binary: &Path, disk: &Path, more: &[String]) -> Result<Self, LoadError> {
         let io = |what| move |error| LoadError::Io(what, error);
         let dir = TempDir::new_in(disk).map_err(io("directory"))?;
         let settings = dir.path().join("agentchat.toml");
-        std::fs::write(&settings, [more, SETTINGS].concat()).map_err(io("settings"))?;
+        std::fs::write(
+            &settings,
+            more.iter().map(|line| format!("{line}\n")).chain([SETTINGS.to_owned()]).collect::<String>(),
+        )
+        .map_err(io("settings"))?;
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
         let address = free.map_err(io("port"))?;
         let process = Command::new(binary)

@@ -18,6 +18,9 @@ const RESIDENT: &str = "1000000";
 /// Sockets of one node, of nodes that together hold 96,000: a process may have 20,000 files.
 const NODE_SOCKETS: (u64, u64) = (6, 16_000);
 
+/// A cache that is full within the first minutes of a soak.
+const SMALL_CACHE: &str = "store_cache_mib = 16";
+
 /// The number that a command prints behind `mark` (P1).
 async fn printed(command: &mut Command, mark: &str) -> Result<f64, LoadError> {
     let output = command.stderr(Stdio::inherit()).output().await.map_err(|error| LoadError::Io("bench", error))?;
@@ -86,11 +89,22 @@ pub(super) async fn long(options: &Accept, table: &mut Table) -> Result<(), Load
     }
     let name = format!("server memory per idle socket, {} of {nodes} nodes", nodes * sockets);
     table.put(&name, (memory, "KiB"), None, Target::AtMost(10.0));
+    soak(options, dir.path(), table).await
+}
+
+/// Memory of half an hour, on two servers at a time: with the settings as they are, and with a cache that is full early,
+/// which shows whether anything else grows.
+async fn soak(options: &Accept, dir: &Path, table: &mut Table) -> Result<(), LoadError> {
     let line = format!("soak --minutes {} --rate 200 --pairs 500", options.soak_minutes);
-    let run = own(&words(&line), &options.server, &dir.path().join("soak.json")).await?;
-    table.judge(run.verdict);
-    let name = format!("memory after {} min of churn ÷ after 5 min", options.soak_minutes);
-    table.put(&name, (figure(&run, "memory at the end to early memory")?, "times"), None, Target::AtMost(1.05));
+    let (usual, mut small) = (words(&line), words(&line));
+    small.extend(["--server-setting".to_owned(), SMALL_CACHE.to_owned()]);
+    let (out, out_small) = (dir.join("soak.json"), dir.join("small.json"));
+    let runs = tokio::try_join!(own(&usual, &options.server, &out), own(&small, &options.server, &out_small))?;
+    for (run, settings) in [(runs.0, String::new()), (runs.1, format!(", {SMALL_CACHE}"))] {
+        table.judge(run.verdict);
+        let name = format!("memory after {} min of churn ÷ after 5 min{settings}", options.soak_minutes);
+        table.put(&name, (figure(&run, "memory at the end to early memory")?, "times"), None, Target::AtMost(1.05));
+    }
     Ok(())
 }
 

@@ -3,9 +3,8 @@
 //! N1  Cost is processor time of the server per acknowledged send: what else the machine does hardly changes it.
 //! N2  Both deployments keep whoever was used in memory for [`RESIDENT`], so that the number of agents is compared, and not
 //!     how many of them have to be read from the store first. That has a row of its own, on servers with the default.
-//! N3  A measurement begins when the server has done what earlier writes left behind: it rests, or [`REST_MAX`] is over.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::table::{Table, Target};
 use super::{Accept, Site, TEXT_BYTES, load};
@@ -14,7 +13,6 @@ use crate::error::LoadError;
 use crate::exchange::{Pairs, Sender};
 use crate::ledger::Audience;
 use crate::meter::Count;
-use crate::sample::process_cpu;
 use crate::scenarios::{Activate, Scenario};
 use crate::schedule::Distribution;
 
@@ -23,12 +21,7 @@ const FEW: u64 = 10_000;
 /// Clients of the measured sends.
 const CLIENTS: usize = 64;
 /// Longer than it takes to make and touch a million (N2).
-const RESIDENT: &str = "passivate_after_s = 1800\n";
-/// Longest wait for the server to rest (N3), and how often it is looked at.
-const REST_MAX: Duration = Duration::from_secs(120);
-const LOOK: Duration = Duration::from_secs(2);
-/// Share of a processor below which a server rests.
-const RESTS: f64 = 0.05;
+const RESIDENT: &str = "passivate_after_s = 1800";
 
 /// A deployment with its agents, each of which has received and acknowledged.
 struct Populated {
@@ -39,7 +32,8 @@ struct Populated {
 /// Minutes until all have received and acknowledged, and what a send costs beside one among few.
 pub(super) async fn agents(options: &Accept, table: &mut Table) -> Result<(), LoadError> {
     let (all, fewer) = (options.agents, FEW.min(options.agents));
-    for (settings, state) in [(RESIDENT, "all in memory"), ("", "most to be read from the store")] {
+    let resident = [RESIDENT.to_owned()];
+    for (settings, state) in [(&resident[..], "all in memory"), (&[], "most to be read from the store")] {
         let few = populated(options, fewer, settings, table).await?.cost(options, fewer).await?;
         let many = populated(options, all, settings, table).await?;
         let cost = many.cost(options, all).await?;
@@ -52,7 +46,12 @@ pub(super) async fn agents(options: &Accept, table: &mut Table) -> Result<(), Lo
     Ok(())
 }
 
-async fn populated(options: &Accept, agents: u64, settings: &str, table: &mut Table) -> Result<Populated, LoadError> {
+async fn populated(
+    options: &Accept,
+    agents: u64,
+    settings: &[String],
+    table: &mut Table,
+) -> Result<Populated, LoadError> {
     let (site, begun) = (Site::start_with(options, settings).await?, Instant::now());
     site.provision(0, agents).await?;
     let activate = Scenario::Activate(Activate { agents, first: 0, clients: CLIENTS });
@@ -61,24 +60,6 @@ async fn populated(options: &Accept, agents: u64, settings: &str, table: &mut Ta
 }
 
 impl Populated {
-    /// Seconds of processor time that the server has used.
-    fn cpu(&self) -> f64 {
-        self.site.world.server_pids.iter().copied().filter_map(process_cpu).sum()
-    }
-
-    /// Waits until the server rests (N3).
-    async fn rests(&self) {
-        let (begun, mut before) = (Instant::now(), self.cpu());
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = self.cpu();
-            if now - before < RESTS * LOOK.as_secs_f64() || begun.elapsed() > REST_MAX {
-                return;
-            }
-            before = now;
-        }
-    }
-
     /// Microseconds of the server per send, each between any of the pairs (N1).
     async fn cost(&self, options: &Accept, agents: u64) -> Result<f64, LoadError> {
         let pairs = Pairs {
@@ -89,12 +70,12 @@ impl Populated {
             bytes: vec![TEXT_BYTES],
             online: Some(0),
         };
-        self.rests().await;
+        self.site.rests().await;
         let (world, meter) = (&self.site.world, self.site.meter()?);
         let lane = world.ledger.open(Audience::Direct, &meter); // what is sent here waits in inboxes, and is not judged
         let sender = Sender::new(world, &lane, &pairs)?;
-        let before = self.cpu();
+        let before = self.site.cpu();
         drive(&world.fleet, &meter, &load(options, None, CLIENTS), 1, sender).await?;
-        Ok((self.cpu() - before) * 1e6 / meter.total(Count::Acknowledged).max(1) as f64)
+        Ok((self.site.cpu() - before) * 1e6 / meter.total(Count::Acknowledged).max(1) as f64)
     }
 }

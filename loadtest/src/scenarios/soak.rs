@@ -62,8 +62,8 @@ impl Soak {
             Some(per_second) => {
                 let last = memory.last().map_or(0.0, |m| m.1);
                 let outcome = outcome.figure("memory at the end", last / 1_048_576.0, "MiB");
-                let outcome = match early(&memory) {
-                    Some(early) => outcome.figure("memory at the end to early memory", last / early, "times"),
+                let outcome = match growth(&memory) {
+                    Some(growth) => outcome.figure("memory at the end to early memory", growth, "times"),
                     None => outcome,
                 };
                 outcome.figure("memory creep", per_second * 3_600.0 / 1_048_576.0, "MiB/h")
@@ -73,11 +73,17 @@ impl Soak {
     }
 }
 
-/// Memory after [`EARLY_S`], or after the first sixth of what is shorter.
-fn early(points: &[(f64, f64)]) -> Option<f64> {
+/// Memory at the end ÷ memory after [`EARLY_S`], or after the first sixth of what is shorter. Both are means over a
+/// twelfth of the whole: memory goes up until a flush, and down with it.
+fn growth(points: &[(f64, f64)]) -> Option<f64> {
     let (first, last) = (points.first()?.0, points.last()?.0);
-    let at = first + EARLY_S.min((last - first) / 6.0);
-    points.iter().find(|point| point.0 >= at).map(|point| point.1)
+    let (early, twelfth) = (first + EARLY_S.min((last - first) / 6.0), (last - first) / 12.0);
+    let mean = |from: f64| {
+        let within = points.iter().filter(|point| (from..=from + twelfth).contains(&point.0)).map(|point| point.1);
+        let (count, sum) = within.fold((0.0, 0.0), |(count, sum), memory| (count + 1.0, sum + memory));
+        (count > 0.0).then(|| sum / count)
+    };
+    Some(mean(last - twelfth)? / mean(early)?)
 }
 
 /// Rise of the straight line that is nearest to all points. `None`: there are too few.
@@ -97,9 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn early_is_after_five_minutes_or_a_sixth() {
+    fn growth_is_from_five_minutes_or_a_sixth_on() {
         let line = |seconds: u32| (0..seconds).map(|n| (7.0 + f64::from(n), f64::from(n))).collect::<Vec<_>>();
-        assert_eq!((early(&line(1_801)), early(&line(61)), early(&[])), (Some(300.0), Some(10.0), None));
+        // Of 1800 s the means over 300 to 450 and over 1650 to 1800; of 60 s over 10 to 15 and over 55 to 60.
+        assert_eq!((growth(&line(1_801)), growth(&line(61))), (Some(1_725.0 / 375.0), Some(57.5 / 12.5)));
+        let saw = |n: u32| (f64::from(n), 100.0 + f64::from(n % 50));
+        assert!((growth(&(0..1_801).map(saw).collect::<Vec<_>>()).expect("points") - 1.0).abs() < 0.01);
+        assert_eq!(growth(&[]), None);
     }
 
     #[test]
