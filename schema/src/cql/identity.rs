@@ -21,15 +21,15 @@ use futures_util::future::{join_all, try_join_all};
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 
-use super::OpenError;
 use super::layout::Place;
 use super::log::Tables;
 use super::pipeline::Pipeline;
 use super::session::{Cql, misshapen};
+use super::{CqlBackend, OpenError};
 use crate::ids::AgentId;
 use crate::kv::keys::Table;
 use crate::kv::local::{changed, charge};
-use crate::kv::{EmailChange, KvOp, keys};
+use crate::kv::{Backend, EmailChange, KvOp, keys};
 use crate::rows::{AgentRow, EmailRow, PendingRow};
 use crate::store::{CreateAgentError, EmailBudget, StoreError, Write};
 
@@ -206,7 +206,7 @@ impl Identity {
     async fn write(&self, rows: Vec<AgentRow>) -> Result<(), StoreError> {
         let mut ops: Vec<KvOp> = Vec::with_capacity(3 * rows.len());
         for row in rows {
-            keys::encode(&Write::Agent(Box::new(row)), &mut ops)?;
+            keys::encode(&Write::Agent(Box::new(row)), CqlBackend::COPIED_MAX, &mut ops)?;
         }
         let (accounts, beside) = ops.into_iter().partition(|op| Table::of(op.key()) == Some(Table::Agent));
         self.pipeline.write_first(beside).await?;

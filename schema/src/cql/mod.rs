@@ -253,6 +253,9 @@ impl CqlBackend {
 
 #[async_trait]
 impl Backend for CqlBackend {
+    // Reads go over the network: most inboxes are read with one.
+    const COPIED_MAX: usize = 1_024;
+
     fn apply(&self, batches: Vec<Sealed>, done: Done) {
         self.pipeline.submit(batches, done);
     }

@@ -38,14 +38,16 @@ pub(super) fn time_of(Change(key, value): &Change) -> Result<i64, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cql::CqlBackend;
     use crate::ids::{AgentId, Key};
+    use crate::kv::Backend;
     use crate::kv::KvOp;
     use crate::rows::Timestamp;
     use crate::store::Write;
 
     fn time(write: &Write) -> Result<i64, StoreError> {
         let mut ops = Vec::new();
-        keys::encode(write, &mut ops).expect("encodes");
+        keys::encode(write, CqlBackend::COPIED_MAX, &mut ops).expect("encodes");
         match ops.pop().expect("a row") {
             KvOp::Put(key, value) => time_of(&Change(key, Some(value))),
             KvOp::Remove(key) => time_of(&Change(key, None)),

@@ -168,8 +168,9 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T,
     rmp_serde::from_slice(value).map_err(|e| StoreError::Corrupt(format!("key {}: {e}", hex::encode(key))))
 }
 
-/// Everything that `write` changes, appended to `ops` in order.
-pub(crate) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
+/// Everything that `write` changes, appended to `ops` in order. A body of up to `copied_max` bytes is copied into each
+/// delivery; a larger one is stored once, in the log, and referred to.
+pub(crate) fn encode(write: &Write, copied_max: usize, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
     let op = match write {
         Write::Message(row) => {
             // What the server writes is never sent again, and must not take a key that its author may use.
@@ -180,7 +181,7 @@ pub(crate) fn encode(write: &Write, ops: &mut Vec<KvOp>) -> Result<(), StoreErro
             KvOp::put(message(row.conversation, row.seq), row)?
         }
         Write::Conversation(row) => KvOp::put(conversation(row.id), row)?,
-        Write::Inbox(agent, row) => KvOp::put(inbox(*agent, row.pos), &InboxValue::of(row))?,
+        Write::Inbox(agent, row) => KvOp::put(inbox(*agent, row.pos), &InboxValue::of(row, copied_max))?,
         Write::InboxRemove(agent, pos) => KvOp::Remove(inbox(*agent, *pos)),
         Write::InboxHead(agent, row) => KvOp::put(inbox_head(*agent), row)?,
         Write::Receipt(agent, id, seq, row) => KvOp::put(receipt(*agent, *id, *seq), row)?,
@@ -234,9 +235,6 @@ fn outlived(row: &EventRow) -> Option<u64> {
     row.number.checked_sub(EVENTS_KEPT).filter(|number| *number > 0)
 }
 
-/// Longest body that is copied into each delivery; a larger one is stored once, in the log, and referred to.
-const COPIED_MAX: usize = 1_024;
-
 /// A delivery as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum InboxValue<'a> {
@@ -247,9 +245,9 @@ pub(crate) enum InboxValue<'a> {
 }
 
 impl<'a> InboxValue<'a> {
-    fn of(row: &'a InboxRow) -> Self {
+    fn of(row: &'a InboxRow, copied_max: usize) -> Self {
         let message = &row.message;
-        if message.content.len() + message.metadata.len() <= COPIED_MAX {
+        if message.content.len() + message.metadata.len() <= copied_max {
             return Self::Whole(Cow::Borrowed(row));
         }
         Self::Refers(row.pos, message.conversation, message.seq)

@@ -53,6 +53,10 @@ pub enum EmailChange {
 /// Ordered keys and values with atomic, durable batches, and with unique names.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
+    /// Longest body that is copied into each delivery. A copy costs bytes, a reference costs whoever reads the inbox one
+    /// more read for each message.
+    const COPIED_MAX: usize;
+
     /// Makes each batch durable and visible, atomically and in order, then calls `done`. Never blocks.
     fn apply(&self, batches: Vec<Sealed>, done: Done);
 
@@ -178,9 +182,9 @@ pub(crate) fn fits(ops: &[KvOp]) -> Result<(), StoreError> {
     }
 }
 
-fn seal(batch: &Batch) -> Result<Sealed, StoreError> {
+fn seal<B: Backend>(batch: &Batch) -> Result<Sealed, StoreError> {
     let mut ops = Vec::with_capacity(batch.writes.len() + 1);
-    batch.writes.iter().try_for_each(|write| keys::encode(write, &mut ops))?;
+    batch.writes.iter().try_for_each(|write| keys::encode(write, B::COPIED_MAX, &mut ops))?;
     fits(&ops)?;
     Ok((batch.fence, ops))
 }
@@ -188,7 +192,7 @@ fn seal(batch: &Batch) -> Result<Sealed, StoreError> {
 #[async_trait]
 impl<B: Backend> Store for KvStore<B> {
     fn submit(&self, batches: Vec<Batch>, done: Done) {
-        match batches.iter().map(seal).collect() {
+        match batches.iter().map(seal::<B>).collect() {
             Ok(sealed) => self.backend.apply(sealed, done),
             Err(error) => done(vec![Err(error); batches.len()]),
         }

@@ -56,6 +56,12 @@ pub(crate) fn delivery(pos: u64) -> InboxRow {
     InboxRow { pos: Pos(pos), message: message(pos, "x") }
 }
 
+/// A delivery and, before it, its message: a store may keep the text in one place only.
+pub(crate) fn delivered(owner: u8, pos: u64) -> Vec<Write> {
+    let row = delivery(pos);
+    vec![Write::Message(row.message.clone()), Write::Inbox(agent(owner), row)]
+}
+
 pub(crate) fn pending(id: &str) -> PendingRow {
     PendingRow {
         id: id.to_owned(),

@@ -4,7 +4,7 @@ use schema::ids::{Pos, Seq};
 use schema::rows::{AgentConversationRow, DeliveryState, InboxHeadRow, ReceiptRow, Timestamp};
 use schema::store::{Store, Write};
 
-use crate::fixtures::{agent, delivery, direct, submit};
+use crate::fixtures::{agent, delivered, delivery, direct, submit};
 
 const ALL: (Pos, Pos) = (Pos(0), Pos(9_999));
 
@@ -18,9 +18,9 @@ pub(crate) async fn pages_are_bounded_and_in_order(store: &dyn Store) {
     assert_eq!(store.inbox_head(agent(1)).await, Ok(InboxHeadRow::default()));
     // More than a byte's worth, and not in order: keys sort as numbers do.
     for pos in (1..=300).rev() {
-        assert_eq!(submit(store, vec![Write::Inbox(agent(1), delivery(pos))]).await, Ok(()));
+        assert_eq!(submit(store, delivered(1, pos)).await, Ok(()));
     }
-    assert_eq!(submit(store, vec![Write::Inbox(agent(2), delivery(5))]).await, Ok(()));
+    assert_eq!(submit(store, delivered(2, 5)).await, Ok(()));
     assert_eq!(positions(store, 1, 0, 9_999, 1_000).await, (1..=300).collect::<Vec<_>>());
     assert_eq!(positions(store, 1, 254, 258, 1_000).await, [255, 256, 257, 258], "after is exclusive");
     assert_eq!(positions(store, 1, 10, 9_999, 2).await, [11, 12]);
@@ -31,7 +31,7 @@ pub(crate) async fn pages_are_bounded_and_in_order(store: &dyn Store) {
 
 pub(crate) async fn removed_deliveries_are_gone(store: &dyn Store) {
     let (owner, head) = (agent(1), InboxHeadRow { last_pos: Pos(3), backlog: 2, floor: Pos(1) });
-    let put = (1..=3).map(|pos| Write::Inbox(owner, delivery(pos))).collect();
+    let put = (1..=3).flat_map(|pos| delivered(1, pos)).collect();
     assert_eq!(submit(store, put).await, Ok(()));
     let ack = vec![Write::InboxRemove(owner, Pos(2)), Write::InboxHead(owner, head)];
     assert_eq!(submit(store, ack).await, Ok(()));
