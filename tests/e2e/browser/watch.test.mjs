@@ -185,7 +185,11 @@ test('a group: names above clusters, events as sentences, details beside it', as
   assert.equal(await page.locator('.message.first').count(), 1);
   await page.click('button[aria-label="Group details"]');
   await page.waitForSelector('.group-panel >> text=Who watches when.');
-  assert.deepEqual(await page.locator('.member .person-name').allTextContents(), ['Bob', 'Ada']);
+  // In the order of the service: by when they joined, and of one moment by handle.
+  const { members } = await bob.call('GET', `/v1/groups/${group.id}`);
+  assert.deepEqual(members.map((member) => member.display_name).sort(), ['Ada', 'Bob']);
+  const shown = await page.locator('.member .person-name').allTextContents();
+  assert.deepEqual(shown, members.map((member) => member.display_name));
   await page.click('.member >> text=Bob');
   await page.waitForSelector('dialog .profile-name >> text=Bob');
   await page.keyboard.press('Escape');
