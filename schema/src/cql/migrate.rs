@@ -2,11 +2,15 @@
 //!
 //! S1  A file is applied at most once at a time: whoever holds the lock applies, the others wait for it.
 //! S2  Every statement of a file can be repeated, so a migration that died is simply run again.
+//!     All that migrate send their definitions to one node, the same one: of two nodes that define a table at the same
+//!     time each makes its own, and what was written into the one that gives way is lost, the lock for example.
 //! S3  A keyspace that is newer than the binary is refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::client::session::Session;
+use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::statement::SerialConsistency;
 use scylla::statement::unprepared::Statement;
 
@@ -66,7 +70,8 @@ async fn apply(session: &Session, keyspace: &str, holder: &str) -> Result<(i32, 
 /// ScyllaDB up to 2025.3 has no lightweight transactions in a keyspace with tablets, which newer ones make by default.
 /// Versions that know no tablets refuse the option, and need none.
 async fn create_without_tablets(session: &Session, create: &str) -> bool {
-    session.query_unpaged(format!("{create} AND tablets = {{'enabled': false}}"), ()).await.is_ok()
+    let create = definition(session, &format!("{create} AND tablets = {{'enabled': false}}"));
+    session.query_unpaged(create, ()).await.is_ok()
 }
 
 /// Whether the cluster is ScyllaDB: it has a system table that nobody else has.
@@ -82,11 +87,21 @@ fn statements(file: &str) -> Vec<String> {
     code.join("\n").split(";\n").map(|s| s.trim().trim_end_matches(';').to_owned()).filter(|s| !s.is_empty()).collect()
 }
 
+/// A statement for the node that all definitions go to: of those that can be reached, the one with the lowest id (S2).
+fn definition(session: &Session, statement: &str) -> Statement {
+    let mut statement = Statement::new(statement);
+    let cluster = session.get_cluster_state();
+    let reached = cluster.get_nodes_info().iter().filter(|node| node.is_connected());
+    let first = reached.min_by_key(|node| node.host_id).map(|node| NodeIdentifier::Node(Arc::clone(node)));
+    statement.set_load_balancing_policy(first.map(|node| SingleTargetLoadBalancingPolicy::new(node, None)));
+    statement
+}
+
 /// Runs a definition; nodes that define the same at once may need a second attempt.
 async fn define(session: &Session, statement: &str) -> Result<(), OpenError> {
     let mut last = String::new();
     for attempt in 1..=5_u32 {
-        match session.query_unpaged(statement, ()).await {
+        match session.query_unpaged(definition(session, statement), ()).await {
             Ok(_) => return Ok(()),
             Err(error) => last = error.to_string(),
         }
