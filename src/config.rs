@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use actors::limits::Limits;
+use actors::limits::{IDLE_MS, Limits};
 use clap::{Args, ValueEnum};
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
@@ -22,8 +22,8 @@ use crate::shared::{self, BadUrl};
 /// Shortest cookie of a cluster.
 const COOKIE_MIN: usize = 16;
 
-/// What `passivate_after_s` may be. What lives in memory only may count on the shortest (`actors::limits::IDLE_MS`).
-const PASSIVATE_S: RangeInclusive<u32> = 60..=86_400;
+/// What `passivate_after_s` may be: what lives in memory only counts on the shortest.
+const PASSIVATE_S: RangeInclusive<u32> = (IDLE_MS / 1_000) as u32..=86_400;
 
 /// Settings as flags or environment give them; what is absent comes from the file or the defaults.
 #[derive(Debug, Clone, Default, Args, Serialize)]
@@ -204,7 +204,7 @@ impl Default for Config {
             data_dir: PathBuf::from("data"),
             store: "embedded".to_owned(),
             store_cache_mib: 256,
-            passivate_after_s: 60,
+            passivate_after_s: *PASSIVATE_S.start(),
             node: None,
             cluster_listen: None,
             cluster_advertise: None,

@@ -34,11 +34,8 @@ impl Server {
         let io = |what| move |error| LoadError::Io(what, error);
         let dir = TempDir::new_in(disk).map_err(io("directory"))?;
         let settings = dir.path().join("agentchat.toml");
-        std::fs::write(
-            &settings,
-            more.iter().map(|line| format!("{line}\n")).chain([SETTINGS.to_owned()]).collect::<String>(),
-        )
-        .map_err(io("settings"))?;
+        // `SETTINGS` ends in a table, so what is set beside it stands before it.
+        std::fs::write(&settings, format!("{}\n{SETTINGS}", more.join("\n"))).map_err(io("settings"))?;
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|port| port.local_addr());
         let address = free.map_err(io("port"))?;
         let process = Command::new(binary)

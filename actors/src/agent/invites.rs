@@ -32,12 +32,8 @@ impl Agent {
 
     fn invite_allowance(&self, now: Timestamp) -> Result<(), u64> {
         let sent = self.state.iter().flat_map(|state| &state.invited_at).copied();
-        window_allows(
-            sent,
-            self.held.get().map_or(0, |held| held.invites) as usize,
-            self.limits.invites_per_day,
-            (now, INVITE_WINDOW_MS),
-        )
+        let aside = self.held.get().map_or(0, |held| held.invites);
+        window_allows(sent, aside as usize, self.limits.invites_per_day, (now, INVITE_WINDOW_MS))
     }
 
     /// What was set aside was used, or not.

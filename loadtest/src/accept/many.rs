@@ -52,7 +52,7 @@ async fn populated(
     settings: &[String],
     table: &mut Table,
 ) -> Result<Populated, LoadError> {
-    let (site, begun) = (Site::start_with(options, settings).await?, Instant::now());
+    let (site, begun) = (Site::start(options, settings).await?, Instant::now());
     site.provision(0, agents).await?;
     let activate = Scenario::Activate(Activate { agents, first: 0, clients: CLIENTS });
     table.judge(activate.run(&site.world, &site.meter()?).await?.verdict);

@@ -100,12 +100,8 @@ struct Site {
 }
 
 impl Site {
-    async fn start(options: &Accept) -> Result<Self, LoadError> {
-        Self::start_with(options, &[]).await
-    }
-
     /// On a server with `more` settings.
-    async fn start_with(options: &Accept, more: &[String]) -> Result<Self, LoadError> {
+    async fn start(options: &Accept, more: &[String]) -> Result<Self, LoadError> {
         let server = Server::start(&options.server, &options.disk, more).await?;
         let world = World {
             fleet: Fleet::at(server.address),
@@ -158,7 +154,7 @@ pub async fn run(options: &Accept) -> Result<bool, LoadError> {
         "{} rounds of {} s; {} clients; text of {TEXT_BYTES} bytes; median (lowest–highest)\n",
         options.rounds, options.seconds, options.clients
     );
-    let site = Site::start(options).await?;
+    let site = Site::start(options, &[]).await?;
     site.provision(0, 2 * options.clients).await?;
     site.provision(GROUP_FIRST, GROUP).await?;
     site.provision(STORM_FIRST, 2 * options.storm).await?;
@@ -283,7 +279,7 @@ async fn storm(options: &Accept, site: &Site, table: &mut Table) -> Result<(), L
 
 /// On a server of its own: memory that was used before would be used again, and cost nothing.
 async fn idle(options: &Accept, table: &mut Table) -> Result<(), LoadError> {
-    let site = Site::start(options).await?;
+    let site = Site::start(options, &[]).await?;
     site.provision(0, options.sockets).await?;
     let sockets = options.sockets;
     let idle = IdleSockets { sockets, first: 0, at_once: 64, sources: 64, hold: 1.0, probes: 100 };

@@ -21,17 +21,17 @@ use futures_util::future::{join_all, try_join_all};
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 
+use super::OpenError;
 use super::layout::Place;
 use super::log::Tables;
 use super::pipeline::Pipeline;
-use super::session::{Cql, misshapen};
-use super::{CqlBackend, OpenError};
+use super::session::Cql;
 use crate::ids::AgentId;
 use crate::kv::keys::Table;
 use crate::kv::local::{changed, charge};
-use crate::kv::{Backend, EmailChange, KvOp, keys};
+use crate::kv::{EmailChange, KvOp, keys};
 use crate::rows::{AgentRow, EmailRow, PendingRow};
-use crate::store::{CreateAgentError, EmailBudget, StoreError, Write};
+use crate::store::{CreateAgentError, EmailBudget, StoreError};
 
 /// A claimed handle that is not confirmed by then is free again. Clocks of two nodes are compared here: one that is
 /// ahead takes a claim over early, which costs its owner a refusal, and nothing else (I3).
@@ -156,13 +156,8 @@ impl Identity {
             if self.cql.decide(&self.claim, (p, b, c, &mine, now)).await.map_err(Again::Unknown)? {
                 return Ok(true);
             }
-            let answer = self.cql.run(&self.claimed, (p, b, c)).await;
-            let rows = answer.and_then(|answer| answer.into_rows_result().map_err(misshapen));
-            let rows = rows.map_err(Again::Unknown)?;
-            let row = rows.maybe_first_row::<(Option<Vec<u8>>, Option<i64>)>();
-            let Some((Some(owner), since)) = row.map_err(|e| Again::Unknown(misshapen(e)))? else {
-                return Err(Again::Raced);
-            };
+            let row = self.cql.first::<(Option<Vec<u8>>, Option<i64>)>(&self.claimed, (p, b, c)).await;
+            let Some((Some(owner), since)) = row.map_err(Again::Unknown)? else { return Err(Again::Raced) };
             if owner == mine {
                 return Ok(true);
             }
@@ -189,9 +184,7 @@ impl Identity {
     pub(super) async fn resolve(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let at = Place::of(key)?;
         let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.run(&self.resolve, values).await?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
-        let row = rows.maybe_first_row::<(Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>)>().map_err(misshapen)?;
+        let row = self.cql.first::<(Option<Vec<u8>>, Option<i64>, Option<Vec<u8>>)>(&self.resolve, values).await?;
         let Some((Some(owner), None, creation)) = row else { return Ok(None) };
         let Some(creation) = creation else { return Ok(Some(owner)) };
         let row: AgentRow = keys::decode(key, &creation)?;
@@ -206,7 +199,7 @@ impl Identity {
     async fn write(&self, rows: Vec<AgentRow>) -> Result<(), StoreError> {
         let mut ops: Vec<KvOp> = Vec::with_capacity(3 * rows.len());
         for row in rows {
-            keys::encode(&Write::Agent(Box::new(row)), CqlBackend::COPIED_MAX, &mut ops)?;
+            keys::put_agent(&row, &mut ops)?;
         }
         let (accounts, beside) = ops.into_iter().partition(|op| Table::of(op.key()) == Some(Table::Agent));
         self.pipeline.write_first(beside).await?;
@@ -222,10 +215,8 @@ impl Identity {
 
     async fn email(&self, at: &Place) -> Result<Option<Vec<u8>>, StoreError> {
         let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.run(&self.read_email, values).await?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
         // A row of a transaction that was undone may be there with nothing in it.
-        Ok(rows.maybe_first_row::<(Option<Vec<u8>>,)>().map_err(misshapen)?.and_then(|(value,)| value))
+        Ok(self.cql.first::<(Option<Vec<u8>>,)>(&self.read_email, values).await?.and_then(|(value,)| value))
     }
 
     /// Changes an email's row by compare-and-set; `change` sees the row as it is and says what it becomes.
@@ -328,9 +319,7 @@ impl Identity {
     /// The row of a code, and who has taken it.
     async fn code(&self, at: &Place) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), StoreError> {
         let values = (&at.partition.key, at.partition.bucket, &at.place);
-        let answer = self.cql.run(&self.taken_pending, values).await?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
-        Ok(rows.maybe_first_row().map_err(misshapen)?.unwrap_or_default())
+        Ok(self.cql.first(&self.taken_pending, values).await?.unwrap_or_default())
     }
 
     /// The value of a code that nobody has taken.

@@ -14,7 +14,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::OpenError;
 use super::layout::{Partition, Place};
 use super::pipeline::{Change, Log, Unwritten};
-use super::session::{Cql, Either, failed, misshapen};
+use super::session::{Cql, Either, failed};
 use crate::store::{Fence, StoreError};
 
 /// Statements and bytes of one request to the cluster.
@@ -84,9 +84,7 @@ impl Log for Tables {
 
     async fn entry(&self, of: Fence) -> Result<Option<(Vec<u8>, i64)>, StoreError> {
         let values = (of.shard.cast_signed(), of.epoch.cast_signed());
-        let answer = self.cql.run(&self.get_entry, values).await?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
-        rows.maybe_first_row::<(Vec<u8>, i64)>().map_err(misshapen)
+        self.cql.first(&self.get_entry, values).await
     }
 
     async fn drop_entry(&self, of: Fence, at: i64) -> Result<(), StoreError> {

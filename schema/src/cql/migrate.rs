@@ -2,9 +2,9 @@
 //!
 //! S1  A file is applied at most once at a time: whoever holds the lock applies, the others wait for it.
 //! S2  Every statement of a file can be repeated, so a migration that died is simply run again.
-//!     All that migrate send their definitions to one node, the same one: of two nodes that define a table at the same
-//!     time each makes its own, and what was written into the one that gives way is lost, the lock for example.
 //! S3  A keyspace that is newer than the binary is refused.
+//! S4  All that migrate send their definitions to one node, the same one: of two nodes that define a table at the same
+//!     time each makes its own, and what was written into the one that gives way is lost, the lock for example.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn statements(file: &str) -> Vec<String> {
     code.join("\n").split(";\n").map(|s| s.trim().trim_end_matches(';').to_owned()).filter(|s| !s.is_empty()).collect()
 }
 
-/// A statement for the node that all definitions go to: of those that can be reached, the one with the lowest id (S2).
+/// A statement for the node that all definitions go to: of those that can be reached, the one with the lowest id (S4).
 fn definition(session: &Session, statement: &str) -> Statement {
     let mut statement = Statement::new(statement);
     let cluster = session.get_cluster_state();

@@ -37,6 +37,7 @@ use std::time::Duration;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::deserialize::row::DeserializeRow;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
@@ -222,12 +223,23 @@ impl Cql {
         self.session.execute_unpaged(statement, values).await.map_err(|e| failed(&e))
     }
 
+    /// The first row that a statement finds.
+    pub(super) async fn first<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<Option<R>, StoreError>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let rows = self.run(statement, values).await?.into_rows_result().map_err(misshapen)?;
+        rows.maybe_first_row().map_err(misshapen)
+    }
+
     /// Value of one row.
     pub(super) async fn get(&self, at: &Partition, place: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let values = (&at.key, at.bucket, place);
-        let answer = self.run(&self.home(at.home).get, values).await?;
-        let rows = answer.into_rows_result().map_err(misshapen)?;
-        Ok(rows.maybe_first_row::<(Vec<u8>,)>().map_err(misshapen)?.map(|(value,)| value))
+        let found = self.first::<(Vec<u8>,)>(&self.home(at.home).get, (&at.key, at.bucket, place)).await?;
+        Ok(found.map(|(value,)| value))
     }
 
     /// Rows of one partition, appended to `found`.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, ConversationId, ConversationKind, KeyHash, OwnerId, Pos, Seq};
-use crate::rows::{AgentStatus, EVENTS_KEPT, EmailRow, EventRow, InboxRow, MessageType};
+use crate::rows::{AgentRow, AgentStatus, EVENTS_KEPT, EmailRow, EventRow, InboxRow, MessageType};
 use crate::store::{StoreError, Write};
 
 /// Room for a row that is being encoded: with its text, a message of usual length fits without growing.
@@ -186,13 +186,7 @@ pub(crate) fn encode(write: &Write, copied_max: usize, ops: &mut Vec<KvOp>) -> R
         Write::InboxHead(agent, row) => KvOp::put(inbox_head(*agent), row)?,
         Write::Receipt(agent, id, seq, row) => KvOp::put(receipt(*agent, *id, *seq), row)?,
         Write::AgentConversation(agent, id, row) => KvOp::put(agent_conversation(*agent, *id), row)?,
-        Write::Agent(row) => {
-            ops.push(KvOp::put(key_hash(row.key_hash), &row.id)?);
-            let listed = matches!(row.status, AgentStatus::Active | AgentStatus::Restricted);
-            let entry = directory(&row.handle);
-            ops.push(if listed { KvOp::put(entry, &row.id)? } else { KvOp::Remove(entry) });
-            KvOp::put(agent(row.id), row)?
-        }
+        Write::Agent(row) => return put_agent(row, ops),
         Write::KeyRemove(hash) => KvOp::Remove(key_hash(*hash)),
         Write::Contact(agent, row) => {
             ops.push(KvOp::put(watcher(row.agent, *agent), &())?);
@@ -252,6 +246,16 @@ impl<'a> InboxValue<'a> {
         }
         Self::Refers(row.pos, message.conversation, message.seq)
     }
+}
+
+/// Puts of an account and of what leads to it, the account last.
+pub(crate) fn put_agent(row: &AgentRow, ops: &mut Vec<KvOp>) -> Result<(), StoreError> {
+    ops.push(KvOp::put(key_hash(row.key_hash), &row.id)?);
+    let listed = matches!(row.status, AgentStatus::Active | AgentStatus::Restricted);
+    let entry = directory(&row.handle);
+    ops.push(if listed { KvOp::put(entry, &row.id)? } else { KvOp::Remove(entry) });
+    ops.push(KvOp::put(agent(row.id), row)?);
+    Ok(())
 }
 
 /// A put of an email row.

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use super::{Backend, Direction, EmailChange, KvOp, Pairs, Sealed, fits, keys};
 use crate::ids::AgentId;
 use crate::rows::{AgentRow, EmailRow, PendingRow, Timestamp};
-use crate::store::{CreateAgentError, Done, EmailBudget, StoreError, Write};
+use crate::store::{CreateAgentError, Done, EmailBudget, StoreError};
 
 /// An ordered key-value engine with atomic, durable batches and one writer.
 #[async_trait]
@@ -129,7 +129,7 @@ impl<E: Engine> Backend for Local<E> {
             charge(&mut email, row.id, budget)?;
             ops.push(keys::put_email(&row.email, &email)?);
         }
-        keys::encode(&Write::Agent(Box::new(row)), Self::COPIED_MAX, &mut ops)?;
+        keys::put_agent(&row, &mut ops)?;
         Ok(self.commit(guard, ops).await?)
     }
 
@@ -142,7 +142,7 @@ impl<E: Engine> Backend for Local<E> {
                 return Err(CreateAgentError::HandleTaken);
             }
             ops.push(KvOp::put(handle, &row.id)?);
-            keys::encode(&Write::Agent(Box::new(row)), Self::COPIED_MAX, &mut ops)?;
+            keys::put_agent(&row, &mut ops)?;
         }
         Ok(self.commit(guard, ops).await?)
     }
