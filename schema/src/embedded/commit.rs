@@ -4,6 +4,8 @@
 //! C2  A batch is answered once, whatever happens to it or to a thread that has it: what is dropped answers `Timeout`.
 //! C3  While flushes or compactions fall behind, writers are slowed, more and more, before they are refused: what holds
 //!     up the threads that have to catch up is, most of all, the writers' share of the processors.
+//! C4  After a group of many it lets others run before it looks again: if they wait for a processor, what they are about to
+//!     submit joins the next sync instead of costing one more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,8 +28,10 @@ const QUEUE_BATCHES_MAX: usize = 65_536;
 const QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Most bytes in one sync, so that its latency stays bounded.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Most jobs of a group that the committer publishes itself.
-const OWN_JOBS_MAX: usize = 8;
+/// Most batches of a group that the committer publishes itself.
+const OWN_BATCHES_MAX: usize = 16;
+/// Batches of a group from which on others wait for a processor, probably (C4).
+const CROWD: usize = 4;
 /// Closed segments that may wait before writers are slowed (C3): one is flushed, one has just been closed.
 const UNFLUSHED_EASY: u64 = 2;
 /// Flushes that may wait for their compaction before writers are slowed (C3).
@@ -171,9 +175,15 @@ impl Shared {
     }
 
     /// Runs until the queue is closed and empty, or nobody publishes any more.
-    pub(super) fn commit_loop(&self, mut segment: Segment, publish: &SyncSender<Step>) {
+    pub(super) fn commit_loop(&self, mut segment: Segment, publish: &SyncSender<Step>, merge: &SyncSender<()>) {
         let _closes = CloseOnExit(self);
-        while let Some((frame, answers)) = self.next_group() {
+        let mut batches = 0;
+        loop {
+            if batches >= CROWD {
+                std::thread::yield_now(); // C4
+            }
+            let Some((frame, answers)) = self.next_group() else { break };
+            batches = answers.batches();
             if (segment.abandoned || segment.synced >= self.segment_bytes)
                 && let Err(error) = self.next_segment(&mut segment, publish)
             {
@@ -183,7 +193,7 @@ impl Shared {
             }
             let bytes = frame.payload().len();
             match self.append(&mut segment, frame, answers) {
-                Step::Durable(frame, answers) if self.may_publish(&answers) => self.publish(frame, answers),
+                Step::Durable(frame, answers) if self.may_publish(&answers) => self.publish(frame, answers, merge),
                 step => {
                     if self.hand_over(step, publish).is_err() {
                         return; // C2: what the publisher cannot take is dropped
@@ -192,6 +202,7 @@ impl Shared {
             }
             self.rest(bytes);
         }
+        segment.close();
     }
 
     /// Leaves time to those who are behind (C3).
@@ -204,12 +215,10 @@ impl Shared {
         }
     }
 
-    /// Whether this thread may publish a group itself: it is small, nothing waits for a sync meanwhile, and everything
-    /// before it is published (P1). To wake the publisher would take longer.
+    /// Whether this thread may publish a group itself: it is small, and everything before it is published (P1). To wake
+    /// the publisher would take longer.
     fn may_publish(&self, answers: &Answers) -> bool {
-        answers.0.len() <= OWN_JOBS_MAX
-            && self.unpublished.load(Ordering::Acquire) == 0
-            && held(&self.queue).jobs.is_empty()
+        answers.batches() <= OWN_BATCHES_MAX && self.unpublished.load(Ordering::Acquire) == 0
     }
 
     fn hand_over(&self, step: Step, publish: &SyncSender<Step>) -> Result<(), SendError<Step>> {

@@ -218,12 +218,15 @@ impl EmbeddedStore {
             std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(io)
         };
         let (compact, compactions) = sync_channel(STEPS_MAX);
-        let [committer, publisher, flusher, compactor] = [(); 4].map(|()| Arc::clone(&shared));
+        let (merge, merges) = sync_channel(1);
+        let merge_too = merge.clone();
+        let [committer, publisher, flusher, compactor, merger] = [(); 5].map(|()| Arc::clone(&shared));
         let threads = vec![
+            spawn("store-merge", Box::new(move || merger.merge_loop(&merges)))?,
             spawn("store-compact", Box::new(move || compactor.compact_loop(&compactions)))?,
             spawn("store-flush", Box::new(move || flusher.flush_loop(&flushes, &compact)))?,
-            spawn("store-publish", Box::new(move || publisher.publish_loop(&steps, &flush)))?,
-            spawn("store-commit", Box::new(move || committer.commit_loop(segment, &publish)))?,
+            spawn("store-publish", Box::new(move || publisher.publish_loop(&steps, &flush, &merge_too)))?,
+            spawn("store-commit", Box::new(move || committer.commit_loop(segment, &publish, &merge)))?,
         ];
         Ok(Self::over(Local::over(EmbeddedEngine { shared, threads: Mutex::new(threads) })))
     }

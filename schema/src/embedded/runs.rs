@@ -4,8 +4,10 @@
 //!     on with the runs it began with.
 //! R2  A run has one change of a key: the last one. Of several runs the newest has the word, and any run has it over
 //!     the tables.
-//! R3  Small runs are merged by eights, so that a read looks at few and a change is moved a few times at most. What is
-//!     merged at once is bounded: the groups that come meanwhile wait for it.
+//! R3  Small runs are merged by eights, so that a read looks at few and a change is moved a few times at most.
+//! R4  Whoever publishes merges only what takes no time ([`MERGED_IN_PASSING_MAX`]); the rest is left to the merger, which
+//!     takes a suffix of the runs. Runs that come meanwhile lie behind it, and what is in passing merged of them holds none
+//!     of the suffix: to reach one of its runs it would have to hold all, and then it is too large.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -16,8 +18,10 @@ use super::scan::Part;
 
 /// As many small runs make a larger one (R3).
 const FAN_IN: usize = 8;
-/// Most bytes that are merged at once (R3): some milliseconds.
+/// Most bytes that are merged at once.
 const MERGED_BYTES_MAX: usize = 16 << 20;
+/// Most bytes that are merged while others wait (R4): a fraction of a millisecond.
+const MERGED_IN_PASSING_MAX: usize = 64 << 10;
 /// Bits of a run's filter per change: of a hundred runs without a key, two or three are searched for it in vain.
 const FILTER_BITS: usize = 16;
 
@@ -184,8 +188,8 @@ impl Memory {
         }
     }
 
-    /// The runs that are to become one, the newest first (R3).
-    pub(super) fn due(&self) -> Vec<Arc<Run>> {
+    /// The runs that are to become one, the newest first (R3), and whether that may be done in passing (R4).
+    pub(super) fn due(&self) -> Option<(Vec<Arc<Run>>, bool)> {
         let class = |run: &Arc<Run>| run.places.len().ilog(FAN_IN);
         let newest = self.active.last().map_or(0, class);
         let mut bytes = 0;
@@ -194,23 +198,27 @@ impl Memory {
             class(run) <= newest && bytes <= MERGED_BYTES_MAX
         };
         let due: Vec<_> = self.active.iter().rev().take_while(fits).cloned().collect();
-        if due.len() < FAN_IN { Vec::new() } else { due }
+        let in_passing = due.iter().map(|run| run.bytes.len()).sum::<usize>() <= MERGED_IN_PASSING_MAX;
+        (due.len() >= FAN_IN).then_some((due, in_passing))
     }
 
-    /// Puts what became of the `due` runs into their place.
-    pub(super) fn replace(&mut self, due: usize, merged: Run) {
-        self.active.truncate(self.active.len() - due);
-        self.push(merged);
+    /// Puts what became of runs that were due into their place. Their segment may have been closed meanwhile, and even
+    /// be in tables already; then nobody needs it.
+    pub(super) fn replace(&mut self, due: &[Arc<Run>], merged: Run) {
+        let Some(newest) = due.first() else { return };
+        let lists = std::iter::once(&mut self.active).chain(self.sealed.iter_mut().map(|(_, runs)| runs));
+        for runs in lists {
+            if let Some(last) = runs.iter().rposition(|run| Arc::ptr_eq(run, newest)) {
+                runs.splice(last + 1 - due.len()..=last, [Arc::new(merged)]);
+                return;
+            }
+        }
     }
 
     /// Merges what is due, while nobody reads.
     pub(super) fn merge_due(&mut self) {
-        loop {
-            let due = self.due();
-            if due.is_empty() {
-                return;
-            }
-            self.replace(due.len(), Run::merge(&due));
+        while let Some((due, _)) = self.due() {
+            self.replace(&due, Run::merge(&due));
         }
     }
 
@@ -270,14 +278,16 @@ mod tests {
     }
 
     proptest! {
-        /// R2, R3, S1: whatever is merged, sealed, written to tables and forgotten, reads answer as a map does.
+        /// R2, R3, R4, S1: whatever is merged, at once or while groups come and segments close, is sealed, written to tables
+        /// and forgotten: reads answer as a map does.
         #[test]
         fn reads_are_those_of_a_map(
-            groups in vec((group(), 0..6_u8), 1..60),
+            groups in vec((group(), 0..8_u8), 1..60),
             bounds in (key(), key()),
             limit in 0..12_usize,
         ) {
             let (mut memory, mut tables, mut model) = (Memory::default(), BTreeMap::new(), BTreeMap::new());
+            let mut merging = None;
             for (number, (group, event)) in (1..).zip(&groups) {
                 memory.push(run(group));
                 for (key, value) in group {
@@ -297,7 +307,10 @@ mod tests {
                         }
                         memory.forget_below(number);
                     }
-                    _ => memory.merge_due(),
+                    2 if merging.is_none() => merging = memory.due().map(|(due, _)| (Run::merge(&due), due)),
+                    3 => merging.take().into_iter().for_each(|(merged, due)| memory.replace(&due, merged)),
+                    _ if merging.is_none() => memory.merge_due(),
+                    _ => {}
                 }
             }
             let (from, through) = if bounds.0 <= bounds.1 { bounds } else { (bounds.1, bounds.0) };

@@ -29,6 +29,11 @@ fn newest(dir: &Path) -> (PathBuf, Vec<u8>) {
     (file, bytes)
 }
 
+/// Where the next frame begins.
+fn end(store: &EmbeddedStore) -> usize {
+    held(&store.backend.engine.shared.position).1 as usize
+}
+
 #[test]
 fn faults_are_answered_and_lose_nothing() {
     let dir = tempfile::tempdir().expect("dir");
@@ -56,26 +61,45 @@ fn a_torn_tail_costs_only_the_torn_group() {
         let dir = tempfile::tempdir().expect("dir");
         let store = open(dir.path()).expect("opens");
         assert_eq!(put(&store, 1, 300), Ok(()));
-        let start = newest(dir.path()).1.len();
+        let start = end(&store);
         assert_eq!(put(&store, 2, len), Ok(()));
         drop(store);
         let (file, whole) = newest(dir.path());
-        for cut in (start..whole.len()).step_by(step) {
+        for (cut, zeros) in (start..whole.len()).step_by(step).flat_map(|cut| [(cut, 0), (cut, 4_096)]) {
             let copy = tempfile::tempdir().expect("dir");
             std::fs::create_dir_all(copy.path().join("log")).expect("log");
             let name = file.file_name().expect("name");
-            std::fs::write(copy.path().join("log").join(name), &whole[..cut]).expect("torn");
+            let torn = [&whole[..cut], &vec![0; zeros]].concat();
+            std::fs::write(copy.path().join("log").join(name), torn).expect("torn");
             let store = open(copy.path()).expect("a torn tail is no error");
-            assert!(has(&store, 1) && !has(&store, 2), "cut at {cut}");
+            assert!(has(&store, 1) && !has(&store, 2), "cut at {cut}, {zeros} zeros after it");
         }
     }
+}
+
+/// L4: what a process that is killed leaves behind, and one that ends does not.
+#[test]
+fn zeros_behind_the_frames_are_no_damage() {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path()).expect("opens");
+    assert_eq!(put(&store, 1, 300), Ok(()));
+    let (file, killed) = newest(dir.path());
+    let frames = end(&store);
+    assert!(killed.len() > frames && killed[frames..].iter().all(|byte| *byte == 0));
+    assert_eq!(put(&store, 2, 300), Ok(()));
+    assert_eq!(newest(dir.path()).1.len(), killed.len(), "written over zeros");
+    drop(store);
+    assert!(newest(dir.path()).1.len() < killed.len());
+    std::fs::write(file, killed).expect("killed");
+    let store = open(dir.path()).expect("opens again");
+    assert_eq!([has(&store, 1), has(&store, 2)], [true, false]);
 }
 
 #[test]
 fn a_flipped_bit_before_good_frames_is_corruption() {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(dir.path()).expect("opens");
-    let start = newest(dir.path()).1.len();
+    let start = end(&store);
     assert_eq!((put(&store, 1, 300), put(&store, 2, 300)), (Ok(()), Ok(())));
     drop(store);
     let (file, mut bytes) = newest(dir.path());
@@ -257,4 +281,30 @@ fn a_snapshot_under_load_holds_what_was_answered() {
             assert!(rows.iter().map(|(key, _)| key.clone()).eq(expected), "W1: whole batches, without a hole");
         }
     }
+}
+
+/// R4: runs too large to be merged in passing are merged all the same, and nothing is missed meanwhile.
+#[test]
+fn large_runs_are_merged_beside_writers_and_readers() {
+    const JOBS: u32 = 400;
+    const BATCHES: u32 = 16;
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(dir.path()).expect("opens");
+    let key = |n: u32| n.wrapping_mul(0x9E37_79B9).to_be_bytes().to_vec();
+    for job in 0..JOBS {
+        let batch = |n: u32| vec![KvOp::Put(key(n), vec![n as u8; 1_000])];
+        let outcomes = apply(&store, (job * BATCHES..(job + 1) * BATCHES).map(batch).collect());
+        assert!(outcomes.iter().all(Result::is_ok));
+        for n in [0, job * BATCHES / 2, (job + 1) * BATCHES - 1] {
+            assert_eq!(store.backend.engine.get(&key(n)), Ok(Some(vec![n as u8; 1_000])), "key {n} after job {job}");
+        }
+    }
+    let everything = || store.backend.engine.scan(&[], &[0xFF; 8], usize::MAX, Direction::Up).expect("scans");
+    assert_eq!(everything().len() as u32, JOBS * BATCHES);
+    let shared = &store.backend.engine.shared;
+    while let Some((due, false)) = read(&shared.memory).due() {
+        std::thread::yield_now(); // until the merger has come to it
+        drop(due);
+    }
+    assert_eq!(everything().len() as u32, JOBS * BATCHES);
 }
