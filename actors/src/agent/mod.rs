@@ -227,11 +227,11 @@ impl Agent {
 
     /// What every step ends with: next receipt operation, next batch, next pages.
     fn settle_step(&mut self, now: Timestamp, fx: &mut Effects) {
-        self.next_op(fx);
+        self.next_op(now, fx);
         let mut ready = self.writer.flush(fx);
         while !ready.is_empty() {
             self.run(now, ready, fx);
-            self.next_op(fx);
+            self.next_op(now, fx);
             ready = self.writer.flush(fx);
         }
         self.feed(now, fx);

@@ -2,6 +2,7 @@
 //!
 //! O1  An operation reads, decides and writes; the next one starts after those writes are durable, so it reads what
 //!     the one before left (A4). Acks that wait together are one operation.
+//!     What a socket was shown and no operation has settled is as it was stored, so acks of it read nothing.
 //! O2  A receipt leaves `Stored` exactly once: then its inbox row goes and the backlog shrinks by one.
 //! O3  The floor of the inbox rises with what is settled, in the same batch or a later one: no row is ever below it. Who
 //!     reads from outside is given the floor that is durable, or would miss what a crash brings back.
@@ -115,11 +116,26 @@ impl Ops {
 
 impl Agent {
     /// Starts the next operation if none is under way.
-    pub(super) fn next_op(&mut self, fx: &mut Effects) {
-        if let Some(op) = self.ops.next() {
+    pub(super) fn next_op(&mut self, now: Timestamp, fx: &mut Effects) {
+        let Some(op) = self.ops.next() else { return };
+        let known = if let Op::Ack(messages) = &op { self.unsettled(messages) } else { None };
+        if known.is_none() {
             fx.reads.push(self.read_for(&op));
-            self.ops.start(op);
         }
+        self.ops.start(op);
+        if let Some(receipts) = known {
+            self.op_found(now, Found::Receipts(receipts));
+        }
+    }
+
+    /// Receipts of messages that a socket was shown, if they can be told without reading (O1).
+    fn unsettled(&self, messages: &[MessageId]) -> Option<Vec<(MessageId, ReceiptRow)>> {
+        let place = |message: &MessageId| self.sessions.iter().find_map(|session| session.unsettled(*message));
+        let known = messages.iter().map(|message| {
+            let receipt = ReceiptRow { pos: Some(place(message)?), ..ReceiptRow::default() };
+            Some((*message, receipt))
+        });
+        known.collect()
     }
 
     fn read_for(&self, op: &Op) -> Read {

@@ -12,7 +12,7 @@
 //!     is not shown a second time.
 //! S15 Nothing is dropped for a full window: it stays stored, and the socket lags.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use schema::ids::{MessageId, Pos};
@@ -36,7 +36,7 @@ pub(super) struct Session {
     /// Shown and not yet settled, in order.
     open: VecDeque<(Pos, MessageId)>,
     /// Written on a socket without acks, and not yet settled.
-    settling: BTreeSet<Pos>,
+    settling: BTreeMap<Pos, MessageId>,
     /// Frames beyond the window that stalls let through.
     bonus: u32,
     full_since: Option<Timestamp>,
@@ -59,7 +59,7 @@ impl Session {
             reading: false,
             unwritten: 0,
             open: VecDeque::new(),
-            settling: BTreeSet::new(),
+            settling: BTreeMap::new(),
             bonus: 0,
             full_since: None,
             passed_over: None,
@@ -181,7 +181,7 @@ impl Session {
     }
 
     fn is_open(&self, pos: Pos) -> bool {
-        self.settling.contains(&pos) || self.open.binary_search_by_key(&pos, |(pos, _)| *pos).is_ok()
+        self.settling.contains_key(&pos) || self.open.binary_search_by_key(&pos, |(pos, _)| *pos).is_ok()
     }
 
     /// Shows the echoes that belong before a position.
@@ -214,12 +214,18 @@ impl Session {
         if let (AckMode::OnWrite, Some(through)) = (self.mode, through) {
             while self.open.front().is_some_and(|(pos, _)| *pos <= through) {
                 if let Some((pos, message)) = self.open.pop_front() {
-                    self.settling.insert(pos);
+                    self.settling.insert(pos, message);
                     delivered.push(message);
                 }
             }
         }
         delivered
+    }
+
+    /// Where a message lies in the inbox that was shown here and is not settled.
+    pub(super) fn unsettled(&self, message: MessageId) -> Option<Pos> {
+        let mut shown = self.open.iter().copied().chain(self.settling.iter().map(|(pos, message)| (*pos, *message)));
+        shown.find(|(_, other)| *other == message).map(|(pos, _)| pos)
     }
 
     /// A delivery left the backlog, by whatever way: its place in the window is free.

@@ -117,6 +117,11 @@ impl<B: Backend> KvStore<B> {
         if from > through || limit == 0 {
             return Ok(Vec::new());
         }
+        if from == through {
+            // A range has to look everywhere, a key only where filters let it.
+            let value = self.backend.get(from).await?;
+            return Ok(value.map(|value| (from.to_vec(), value)).into_iter().collect());
+        }
         self.backend.scan(from, through, limit, direction).await
     }
 
