@@ -5,13 +5,11 @@
 //! A2  A handle maps to one agent for ever, deleted ones included: the same holds.
 //! A3  A profile shown beside a message is at most [`PROFILE_FRESH`] old, and never older than a change made here.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use actors::api::Hook;
+use actors::api::{Hook, Profile};
 use actors::domain::Domain;
 use metrics_exporter_prometheus::PrometheusHandle;
 use schema::embedded::EmbeddedStore;
@@ -27,14 +25,13 @@ use crate::identity::{Identity, handles};
 use crate::limits::Gates;
 use crate::mail::Mailer;
 use crate::membership::Membership;
+use crate::memo::{Fresh, Memo};
 use crate::objects::{Objects, ObjectsError};
 use crate::shared::Shared;
 use crate::webhooks::{Dispatcher, Translator};
 use crate::wire::urls::Urls;
 use crate::ws::Places;
 
-/// Entries of one generation of a [`Memo`]; two generations are kept. About 6 MiB for both caches at the most.
-const MEMO_GENERATION: usize = 32_768;
 /// How long a display name is used without asking again.
 const PROFILE_FRESH: Duration = Duration::from_secs(1);
 
@@ -183,7 +180,7 @@ pub struct Auth {
 impl Auth {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Default::default() }
+        Self { store, memo: Memo::default() }
     }
 
     /// The agent this key was made for. `None` for a key that nobody ever held.
@@ -206,13 +203,13 @@ impl Auth {
 /// Handles to agents (A2).
 pub struct Handles {
     store: Arc<dyn Store>,
-    memo: Memo<String, AgentId>,
+    memo: Memo<Box<str>, AgentId>,
 }
 
 impl Handles {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Default::default() }
+        Self { store, memo: Memo::default() }
     }
 
     /// The agent that a handle as sent names, deleted ones included; what is malformed names nobody.
@@ -228,19 +225,10 @@ impl Handles {
         }
         let found = self.store.agent_by_handle(handle).await?;
         if let Some(agent) = found {
-            self.memo.put(handle.to_owned(), agent);
+            self.memo.put(handle.into(), agent);
         }
         Ok(found)
     }
-}
-
-/// What a message says about its author beside the handle.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Profile {
-    /// As the agent set it.
-    pub display_name: Option<String>,
-    /// Platform-owned.
-    pub is_system: bool,
 }
 
 /// Agents to the names shown beside their messages (A3).
@@ -252,7 +240,7 @@ pub struct Profiles {
 impl Profiles {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Default::default() }
+        Self { store, memo: Fresh::lasting(PROFILE_FRESH) }
     }
 
     /// The profile of an agent; an unknown one has no name.
@@ -267,7 +255,7 @@ impl Profiles {
 
     /// Drops what is known of an agent that was just changed.
     pub fn forget(&self, agent: AgentId) {
-        self.memo.0.remove(&agent);
+        self.memo.forget(&agent);
     }
 }
 
@@ -289,7 +277,7 @@ pub struct Groups {
 impl Groups {
     /// Over `store`, with an empty cache.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, memo: Default::default() }
+        Self { store, memo: Fresh::lasting(PROFILE_FRESH) }
     }
 
     /// The group that a conversation is; `None` for a direct one.
@@ -307,77 +295,6 @@ impl Groups {
 
     /// Drops what is known of a group that was just changed.
     pub fn forget(&self, id: ConversationId) {
-        self.memo.0.remove(&id);
-    }
-}
-
-/// A memo whose entries count for [`PROFILE_FRESH`] (A3).
-struct Fresh<K, V>(Memo<K, (Instant, Arc<V>)>);
-
-impl<K, V> Default for Fresh<K, V> {
-    fn default() -> Self {
-        Self(Memo::default())
-    }
-}
-
-impl<K: Hash + Eq, V> Fresh<K, V> {
-    fn get(&self, key: &K) -> Option<Arc<V>> {
-        let (read_at, value) = self.0.get(key)?;
-        (read_at.elapsed() < PROFILE_FRESH).then_some(value)
-    }
-
-    fn put(&self, key: K, value: V) -> Arc<V> {
-        let value = Arc::new(value);
-        self.0.put(key, (Instant::now(), Arc::clone(&value)));
-        value
-    }
-}
-
-/// A bounded cache in two generations: when the young one is full it becomes the old one, and the old one is dropped.
-struct Memo<K, V>(Mutex<[HashMap<K, V>; 2]>);
-
-impl<K, V> Default for Memo<K, V> {
-    fn default() -> Self {
-        Self(Mutex::new([HashMap::new(), HashMap::new()]))
-    }
-}
-
-impl<K: Hash + Eq, V: Clone> Memo<K, V> {
-    fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>
-    where
-        K: std::borrow::Borrow<Q>,
-    {
-        let generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.iter().find_map(|generation| generation.get(key).cloned())
-    }
-
-    fn put(&self, key: K, value: V) {
-        let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if generations[0].len() >= MEMO_GENERATION {
-            generations[1] = std::mem::take(&mut generations[0]);
-        }
-        generations[0].insert(key, value);
-    }
-
-    fn remove(&self, key: &K) {
-        let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.iter_mut().for_each(|generation| drop(generation.remove(key)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_memo_keeps_the_newest_generation_and_never_grows_beyond_two() {
-        let memo = Memo::<usize, usize>::default();
-        (0..3 * MEMO_GENERATION).for_each(|n| memo.put(n, n));
-        assert_eq!(memo.get(&(3 * MEMO_GENERATION - 1)), Some(3 * MEMO_GENERATION - 1));
-        assert_eq!(memo.get(&0), None);
-        let kept: usize = memo.0.lock().unwrap().iter().map(HashMap::len).sum();
-        assert!(kept <= 2 * MEMO_GENERATION);
-        memo.remove(&(3 * MEMO_GENERATION - 1));
-        assert_eq!(memo.get(&(3 * MEMO_GENERATION - 1)), None);
+        self.memo.forget(&id);
     }
 }

@@ -16,6 +16,7 @@ mod limits;
 mod mail;
 mod mcp;
 mod membership;
+mod memo;
 mod metrics;
 mod node;
 mod objects;

@@ -327,6 +327,15 @@ pub enum ReplyState {
     Claimed(usize, bool),
 }
 
+/// What a message says about its author beside the handle.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// As the agent set it.
+    pub display_name: Option<String>,
+    /// Platform-owned.
+    pub is_system: bool,
+}
+
 /// A send that the domain accepted now or earlier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
@@ -338,6 +347,8 @@ pub struct Sent {
     pub backlog: Option<(String, u32)>,
     /// Members of a group whose inbox was full; `None` for a direct message.
     pub skipped: Option<Vec<String>>,
+    /// Of the sender, who has it at hand.
+    pub author: Profile,
 }
 
 /// Changes to an account; `None` leaves a field alone.

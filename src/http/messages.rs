@@ -3,7 +3,7 @@
 //! M1  A send is answered only by the domain; a replay is found there, before any gate (contract S5).
 //! M2  Conversations and messages that the caller may not see answer as if they had never existed (contract S20).
 
-use actors::api::{ConversationView, Refusal, Target};
+use actors::api::{ConversationView, Refusal, Sent, Target};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -23,7 +23,7 @@ use crate::queries::inbox;
 use crate::wire::content::{self, Address};
 use crate::wire::error::ApiError;
 use crate::wire::fields::{Fields, Query};
-use crate::wire::message::{MessageState, message_value};
+use crate::wire::message::{About, MessageState, message_value};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
 const BACKLOG: HeaderName = HeaderName::from_static("x-backlog-warning");
@@ -62,7 +62,7 @@ async fn send(State(app): State<App>, mut sender: Presented, body: Bytes) -> Res
         Presented::Key(credential) => app.domain.send_as(credential, target, draft).await,
         Presented::Admitted(caller) => app.domain.send(caller.id(), target, draft).await,
     };
-    let sent = sent.map_err(|refusal| match refusal {
+    let mut sent = sent.map_err(|refusal| match refusal {
         Refusal::SelfTarget => ApiError::field("to", "must be another agent"),
         Refusal::ColdLimit { retry_after_ms } => {
             ApiError::ColdLimit { retry_after_ms, limit: app.config.numbers.cold_threads }
@@ -71,12 +71,13 @@ async fn send(State(app): State<App>, mut sender: Presented, body: Bytes) -> Res
     })?;
     if sent.replayed {
         let state = state_of_own(&app, &sent.message).await?;
-        let body = message_json(&app, &sent.message, state, sent.skipped).await?;
+        let body = message_json(&app, sent, state).await?;
         return Ok((StatusCode::OK, [(REPLAYED, HeaderValue::from_static("true"))], body).into_response());
     }
-    let body = message_json(&app, &sent.message, MessageState::default(), sent.skipped).await?;
+    let backlog = sent.backlog.take();
+    let body = message_json(&app, sent, MessageState::default()).await?;
     let mut response = (StatusCode::CREATED, body).into_response();
-    if let Some((handle, count)) = sent.backlog
+    if let Some((handle, count)) = backlog
         && let Ok(warning) = HeaderValue::from_str(&format!("{handle}={count}"))
     {
         response.headers_mut().insert(BACKLOG, warning);
@@ -109,14 +110,14 @@ async fn state_of_own(app: &App, message: &MessageRow) -> Result<MessageState, A
     }
 }
 
-async fn message_json(
-    app: &App,
-    message: &MessageRow,
-    state: MessageState,
-    skipped: Option<Vec<String>>,
-) -> Result<Response, ApiError> {
-    let context = Context::read(app, vec![place(message)]).await?;
-    Ok(Json(message_value(message, context.about(message), state).with_skipped(skipped)).into_response())
+async fn message_json(app: &App, sent: Sent, state: MessageState) -> Result<Response, ApiError> {
+    let group = app.groups.get(sent.message.conversation).await?;
+    let about = About {
+        display_name: sent.author.display_name.as_deref(),
+        is_system: sent.author.is_system,
+        group: group.as_ref().map(|group| (group.name.as_str(), group.members)),
+    };
+    Ok(Json(message_value(&sent.message, about, state).with_skipped(sent.skipped)).into_response())
 }
 
 async fn page(

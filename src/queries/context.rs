@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use actors::api::Profile;
 use schema::ids::{AgentId, ConversationId};
 use schema::rows::MessageRow;
 
-use crate::app::{App, GroupName, Groups, Profile, Profiles};
+use crate::app::{App, GroupName, Groups, Profiles};
 use crate::wire::error::ApiError;
 use crate::wire::message::About;
 

@@ -11,7 +11,7 @@ use schema::ids::{AgentId, ConversationId, ConversationKind};
 use schema::rows::{MessageRow, Pause, Timestamp};
 
 use super::Agent;
-use crate::api::{Draft, Refusal, Sent, Target};
+use crate::api::{Draft, Profile, Refusal, Sent, Target};
 use crate::compact::{Spare, Table};
 use crate::conversation::events::{ConversationEvent, Outcome, SenderFacts};
 use crate::effects::{Effects, Event, Port, Read, Reply};
@@ -264,6 +264,7 @@ impl Agent {
             replayed: settled.replayed,
             backlog: settled.backlog.filter(|(_, count)| *count >= warn),
             skipped: settled.skipped,
+            author: Profile { display_name: self.row.display_name.clone(), is_system: self.row.is_system },
         });
         for port in send.ports {
             fx.answer(port, reply.clone().map(Reply::Sent));
