@@ -10,8 +10,8 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Entries of one generation: as many agents as a node has in memory. Entries of about 60 bytes each (a key hash and an
-/// agent, a handle and an agent) take about 110 MiB then, beside 700 MiB of the agents.
+/// Entries of one generation: as many agents as a node has in memory. Keys and handles of so many agents, about 60 bytes an
+/// entry, take about 110 MiB together, beside 700 MiB of the agents; both generations full, twice as much.
 const GENERATION: usize = PARTS * 28_672;
 /// Parts of a memo.
 const PARTS: usize = 32;
