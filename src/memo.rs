@@ -1,7 +1,6 @@
 //! Bounded caches of what the store says.
 //!
-//! G1  A memo has two generations: when the young one is full it becomes the old one, and the old one is dropped. What was
-//!     put among the last [`GENERATION`] entries is there.
+//! G1  A memo has two generations: when the young one is full it becomes the old one, and the old one is dropped.
 //! G2  It is split by key, so that whoever asks waits for few others, and for the growth of one part only.
 
 use std::borrow::Borrow;
@@ -13,18 +12,29 @@ use std::time::{Duration, Instant};
 /// Entries of one generation: as many agents as a node has in memory. Keys and handles of so many agents, about 60 bytes an
 /// entry, take about 110 MiB together, beside 700 MiB of the agents; both generations full, twice as much.
 const GENERATION: usize = PARTS * 28_672;
+/// The same of what counts for a short time only: more would be kept in vain.
+const FRESH_GENERATION: usize = 32_768;
 /// Parts of a memo.
 const PARTS: usize = 32;
 
 /// A bounded cache.
 pub struct Memo<K, V> {
     hasher: RandomState,
+    /// Most entries of a generation of a part.
+    most: usize,
     parts: [Mutex<[HashMap<K, V>; 2]>; PARTS],
 }
 
 impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), parts: std::array::from_fn(|_| Mutex::default()) }
+        Self::of(GENERATION)
+    }
+}
+
+impl<K, V> Memo<K, V> {
+    fn of(generation: usize) -> Self {
+        let parts = std::array::from_fn(|_| Mutex::default());
+        Self { hasher: RandomState::new(), most: generation / PARTS, parts }
     }
 }
 
@@ -48,7 +58,7 @@ impl<K: Hash + Eq, V: Clone> Memo<K, V> {
     /// Remembers a value.
     pub fn put(&self, key: K, value: V) {
         let mut part = self.part(&key);
-        if part[0].len() >= GENERATION / PARTS {
+        if part[0].len() >= self.most {
             part[1] = std::mem::take(&mut part[0]);
         }
         part[0].insert(key, value);
@@ -69,7 +79,7 @@ pub struct Fresh<K, V> {
 impl<K: Hash + Eq, V> Fresh<K, V> {
     /// An empty one.
     pub fn lasting(lasts: Duration) -> Self {
-        Self { lasts, memo: Memo::default() }
+        Self { lasts, memo: Memo::of(FRESH_GENERATION) }
     }
 
     /// What was put for this key a short time ago.

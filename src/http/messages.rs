@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use super::attachments;
 use super::extract::{Caller, Presented, Segment};
 use crate::app::App;
-use crate::queries::context::{Context, place};
+use crate::queries::context::{Context, about, place};
 use crate::queries::history::{self, Cursor, Seen};
 use crate::queries::inbox;
 use crate::wire::content::{self, Address};
 use crate::wire::error::ApiError;
 use crate::wire::fields::{Fields, Query};
-use crate::wire::message::{About, MessageState, message_value};
+use crate::wire::message::{MessageState, message_value};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
 const BACKLOG: HeaderName = HeaderName::from_static("x-backlog-warning");
@@ -112,11 +112,7 @@ async fn state_of_own(app: &App, message: &MessageRow) -> Result<MessageState, A
 
 async fn message_json(app: &App, sent: Sent, state: MessageState) -> Result<Response, ApiError> {
     let group = app.groups.get(sent.message.conversation).await?;
-    let about = About {
-        display_name: sent.author.display_name.as_deref(),
-        is_system: sent.author.is_system,
-        group: group.as_ref().map(|group| (group.name.as_str(), group.members)),
-    };
+    let about = about(Some(&sent.author), group.as_deref());
     Ok(Json(message_value(&sent.message, about, state).with_skipped(sent.skipped)).into_response())
 }
 

@@ -51,11 +51,16 @@ impl Context {
 
     /// What `message` says beside itself.
     pub fn about(&self, message: &MessageRow) -> About<'_> {
-        let author = self.authors.get(&message.sender);
-        About {
-            display_name: author.and_then(|author| author.display_name.as_deref()),
-            is_system: author.is_some_and(|author| author.is_system),
-            group: self.groups.get(&message.conversation).map(|group| (group.name.as_str(), group.members)),
-        }
+        let author = self.authors.get(&message.sender).map(Arc::as_ref);
+        about(author, self.groups.get(&message.conversation).map(Arc::as_ref))
+    }
+}
+
+/// What a message of this author, in this group if it is one, says beside itself.
+pub fn about<'a>(author: Option<&'a Profile>, group: Option<&'a GroupName>) -> About<'a> {
+    About {
+        display_name: author.and_then(|author| author.display_name.as_deref()),
+        is_system: author.is_some_and(|author| author.is_system),
+        group: group.map(|group| (group.name.as_str(), group.members)),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schema::ids::{AgentId, ConversationId, Pos};
 use schema::rows::{
-    AgentConversationRow, Book, ContactRow, DeliveryState, HookKind, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
+    AgentConversationRow, Book, ContactRow, HookKind, InboxRow, MessageRow, Pause, ReceiptRow, Timestamp,
 };
 use schema::store::Write;
 
@@ -122,7 +122,7 @@ impl Agent {
         let (agent, pos) = (self.row.id, self.head.last_pos.next());
         self.head.last_pos = pos;
         self.head.backlog += 1;
-        let receipt = ReceiptRow { pos: Some(pos), state: DeliveryState::Stored, ..ReceiptRow::default() };
+        let receipt = ReceiptRow::waiting(pos);
         self.writer.write(Write::Inbox(agent, InboxRow { pos, message: message.clone() }));
         self.writer.write(Write::Receipt(agent, message.conversation, message.seq, receipt));
         self.writer.write(Write::InboxHead(agent, self.head));

@@ -131,11 +131,7 @@ impl Agent {
     /// Receipts of messages that a socket was shown, if they can be told without reading (O1).
     fn unsettled(&self, messages: &[MessageId]) -> Option<Vec<(MessageId, ReceiptRow)>> {
         let place = |message: &MessageId| self.sessions.iter().find_map(|session| session.unsettled(*message));
-        let known = messages.iter().map(|message| {
-            let receipt = ReceiptRow { pos: Some(place(message)?), ..ReceiptRow::default() };
-            Some((*message, receipt))
-        });
-        known.collect()
+        messages.iter().map(|message| Some((*message, ReceiptRow::waiting(place(message)?)))).collect()
     }
 
     fn read_for(&self, op: &Op) -> Read {
@@ -279,7 +275,7 @@ impl Agent {
             message.conversation == conversation && message.seq < before
         });
         for row in waiting {
-            let receipt = ReceiptRow { pos: Some(row.pos), state: DeliveryState::Delivered, ..ReceiptRow::default() };
+            let receipt = ReceiptRow { state: DeliveryState::Delivered, ..ReceiptRow::waiting(row.pos) };
             self.settle(row.pos);
             self.writer.write(Write::Receipt(self.row.id, conversation, row.message.seq, receipt));
         }
@@ -294,8 +290,7 @@ impl Agent {
         self.raise_floor(settled.unwrap_or_default());
         for row in rows {
             let id = MessageId { conversation: row.message.conversation, seq: row.message.seq };
-            let receipt = ReceiptRow { pos: Some(row.pos), ..ReceiptRow::default() };
-            self.advance(now, id, receipt, DeliveryState::Delivered);
+            self.advance(now, id, ReceiptRow::waiting(row.pos), DeliveryState::Delivered);
         }
         if last_page {
             self.writer.then(After::Answer(port, Ok(Reply::Acked(acked))));

@@ -177,13 +177,7 @@ impl Shared {
     /// Runs until the queue is closed and empty, or nobody publishes any more.
     pub(super) fn commit_loop(&self, mut segment: Segment, publish: &SyncSender<Step>, merge: &SyncSender<()>) {
         let _closes = CloseOnExit(self);
-        let mut batches = 0;
-        loop {
-            if batches >= CROWD {
-                std::thread::yield_now(); // C4
-            }
-            let Some((frame, answers)) = self.next_group() else { break };
-            batches = answers.batches();
+        while let Some((frame, answers)) = self.next_group() {
             if (segment.abandoned || segment.synced >= self.segment_bytes)
                 && let Err(error) = self.next_segment(&mut segment, publish)
             {
@@ -191,7 +185,7 @@ impl Shared {
                 let _ = self.hand_over(Step::Failed(answers, unavailable(error)), publish); // C2
                 continue;
             }
-            let bytes = frame.payload().len();
+            let (bytes, batches) = (frame.payload().len(), answers.batches());
             match self.append(&mut segment, frame, answers) {
                 Step::Durable(frame, answers) if self.may_publish(&answers) => self.publish(frame, answers, merge),
                 step => {
@@ -201,6 +195,9 @@ impl Shared {
                 }
             }
             self.rest(bytes);
+            if batches >= CROWD {
+                std::thread::yield_now(); // C4
+            }
         }
         segment.close();
     }

@@ -302,9 +302,8 @@ fn large_runs_are_merged_beside_writers_and_readers() {
     let everything = || store.backend.engine.scan(&[], &[0xFF; 8], usize::MAX, Direction::Up).expect("scans");
     assert_eq!(everything().len() as u32, JOBS * BATCHES);
     let shared = &store.backend.engine.shared;
-    while let Some((due, false)) = read(&shared.memory).due() {
+    while matches!(read(&shared.memory).due(), Some((_, false))) {
         std::thread::yield_now(); // until the merger has come to it
-        drop(due);
     }
     assert_eq!(everything().len() as u32, JOBS * BATCHES);
 }

@@ -304,6 +304,13 @@ pub struct ReceiptRow {
     pub hidden: bool,
 }
 
+impl ReceiptRow {
+    /// Of a delivery that waits at `pos`.
+    pub fn waiting(pos: Pos) -> Self {
+        Self { pos: Some(pos), state: DeliveryState::Stored, ..Self::default() }
+    }
+}
+
 /// A delivery that waits in the inbox. Exists exactly while its receipt is `Stored`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxRow {
